@@ -1,0 +1,213 @@
+#!/usr/bin/env bash
+# Installs what this project needs and the machine lacks, and nothing else. Says what it will do before it does it.
+#
+#   scripts/install.sh          what `scripts/up.sh` needs: PostgreSQL 16 or newer, pgBackRest, Redis, curl, a linker
+#   scripts/install.sh --test   and what `scripts/test.sh` needs beside that: shellcheck, rustfmt, clippy
+#   scripts/install.sh --plan   only prints what it would install
+#
+# Supported: Debian 12 and 13, Ubuntu 24.04; as root or with sudo. A machine that has everything needs no root.
+set -euo pipefail
+
+# PostgreSQL 16 is the first that can leave rows of a foreign origin out of a subscription (origin = none),
+# and so the first on which two masters can replicate to each other without a loop.
+readonly OLDEST_POSTGRES=16
+readonly TRIXIE_SOURCES=/etc/apt/sources.list.d/imdb-ha-trixie.sources
+readonly TRIXIE_PREFERENCES=/etc/apt/preferences.d/imdb-ha-trixie
+
+die() {
+  echo "install: $*" >&2
+  exit 1
+}
+
+want_test=no
+plan_only=no
+for argument in "$@"; do
+  case $argument in
+    --test) want_test=yes ;;
+    --plan) plan_only=yes ;;
+    *) die "unknown option '$argument'; the options are --test and --plan" ;;
+  esac
+done
+
+# --- what is there -------------------------------------------------------------------------------
+
+# The newest PostgreSQL server of this machine, as a major version; nothing when there is none.
+newest_postgres() {
+  local postgres newest=0 major
+  for postgres in /usr/lib/postgresql/*/bin/postgres; do
+    [ -x "$postgres" ] || continue
+    major=$(basename "${postgres%/bin/postgres}")
+    [ "$major" -gt "$newest" ] && newest=$major
+  done
+  echo "$newest"
+}
+
+# The newest PostgreSQL that this pgBackRest backs up. Support came with these releases, by its release notes:
+# 2.48 brought PostgreSQL 16, 2.54 brought 17, 2.57 brought 18.
+pgbackrest_reaches() {
+  local version minor
+  version=$(pgbackrest version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+' | head -n 1) || version=0.0
+  minor=${version#*.}
+  if [ "${version%%.*}" != 2 ]; then echo 0
+  elif [ "$minor" -ge 57 ]; then echo 18
+  elif [ "$minor" -ge 54 ]; then echo 17
+  elif [ "$minor" -ge 48 ]; then echo 16
+  else echo 0
+  fi
+}
+
+system_name() {
+  # shellcheck source=/dev/null
+  (. /etc/os-release 2>/dev/null && echo "${ID:-unknown}-${VERSION_ID:-unknown}") || echo unknown
+}
+
+# --- what is missing -----------------------------------------------------------------------------
+
+system=$(system_name)
+packages=()
+use_trixie=no
+reasons=()
+
+need() { # package, reason
+  packages+=("$1")
+  reasons+=("  $1: $2")
+}
+
+command -v cc >/dev/null || need gcc "Rust needs a linker"
+[ -e /usr/include/stdio.h ] || need libc6-dev "Rust links against the C library"
+command -v curl >/dev/null || need curl "the examples are typed with it"
+
+postgres=$(newest_postgres)
+reach=0
+command -v pgbackrest >/dev/null && reach=$(pgbackrest_reaches)
+if [ "$postgres" -lt "$OLDEST_POSTGRES" ] || [ "$reach" -lt "$postgres" ]; then
+  case $system in
+    debian-12) use_trixie=yes; server=postgresql-17 ;;
+    debian-13) server=postgresql-17 ;;
+    ubuntu-24.04) server=postgresql-16 ;;
+    *) server= ;;
+  esac
+  [ "$postgres" -ge "$OLDEST_POSTGRES" ] || need "${server:-postgresql}" "the masters; this machine has PostgreSQL ${postgres/#0/none}"
+  [ "$reach" -ge "$OLDEST_POSTGRES" ] && [ "$reach" -ge "$postgres" ] ||
+    need pgbackrest "backups of PostgreSQL $([ "$postgres" -ge "$OLDEST_POSTGRES" ] && echo "$postgres" || echo "${server#postgresql-}")"
+fi
+
+command -v redis-server >/dev/null || need redis-server "history and backup catalogue"
+components=()
+if [ "$want_test" = yes ]; then
+  command -v shellcheck >/dev/null || need shellcheck "checks the scripts"
+  cargo fmt --version >/dev/null 2>&1 || components+=(rustfmt)
+  cargo clippy --version >/dev/null 2>&1 || components+=(clippy)
+fi
+
+command -v cargo >/dev/null ||
+  die "cargo is not here; install Rust 1.85 or newer first (https://rustup.rs, or Debian 13's package cargo)"
+
+if [ ${#packages[@]} -eq 0 ] && [ ${#components[@]} -eq 0 ]; then
+  echo "install: nothing is missing"
+  exit 0
+fi
+
+if [ ${#packages[@]} -gt 0 ]; then
+  case $system in
+    debian-12 | debian-13 | ubuntu-24.04) ;;
+    *) die "this is $system, and only Debian 12, Debian 13 and Ubuntu 24.04 are installed on by this script;" \
+      "install by hand and start again: ${packages[*]} (PostgreSQL $OLDEST_POSTGRES or newer)" ;;
+  esac
+fi
+
+echo "install: this machine ($system) lacks:"
+[ ${#reasons[@]} -eq 0 ] || printf '%s\n' "${reasons[@]}"
+[ ${#components[@]} -eq 0 ] || printf '  rustup component %s\n' "${components[@]}"
+if [ "$use_trixie" = yes ]; then
+  echo "install: Debian 12's own PostgreSQL and pgBackRest are too old, so both come from Debian 13 (trixie), which is"
+  echo "install: added with a low priority: nothing else is taken from it, but libc and some 50 libraries are upgraded"
+fi
+[ "$plan_only" = no ] || exit 0
+
+# --- install it ----------------------------------------------------------------------------------
+
+as_root=()
+if [ ${#packages[@]} -gt 0 ] && [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null ||
+    die "installing ${packages[*]} needs root and there is no sudo; run 'scripts/install.sh' once as root"
+  as_root=(sudo)
+fi
+
+write_as_root() { # path; content on standard input
+  "${as_root[@]}" mkdir -p "$(dirname "$1")"
+  "${as_root[@]}" tee "$1" >/dev/null
+}
+
+# The address of this machine's own Debian mirror, whichever of the two formats its sources have.
+debian_mirror() {
+  local found
+  found=$(awk '/^URIs:/ {print $2; exit}' /etc/apt/sources.list.d/debian.sources 2>/dev/null || true)
+  [ -n "$found" ] || found=$(awk '$1 == "deb" {for (i = 2; i <= NF; i++) if ($i ~ /^https?:/) {print $i; exit}}' \
+    /etc/apt/sources.list 2>/dev/null || true)
+  [ -n "$found" ] || die "no Debian mirror found in /etc/apt; add one and start again"
+  echo "$found"
+}
+
+add_trixie() {
+  local mirror
+  mirror=$(debian_mirror)
+  write_as_root "$TRIXIE_SOURCES" <<SOURCES
+# Added by imdb-ha: PostgreSQL 17 and pgBackRest for Debian 12.
+Types: deb
+URIs: $mirror
+Suites: trixie
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+SOURCES
+  # Below 500, so that nothing is taken from trixie unless it is asked for by name.
+  write_as_root "$TRIXIE_PREFERENCES" <<'PREFERENCES'
+Package: *
+Pin: release n=trixie
+Pin-Priority: 100
+PREFERENCES
+}
+
+# Debian's packages start servers of their own on 5432 and 6379, the ports of this project. For the time of the
+# installation a policy forbids it, and PostgreSQL's package is told to create no cluster.
+policy=/usr/sbin/policy-rc.d
+remove_policy=no
+forbid_services() {
+  write_as_root /etc/postgresql-common/createcluster.d/imdb-ha.conf <<<"create_main_cluster = false"
+  [ -e "$policy" ] && return
+  remove_policy=yes
+  printf '#!/bin/sh\nexit 101\n' | write_as_root "$policy"
+  "${as_root[@]}" chmod 755 "$policy"
+}
+allow_services() {
+  [ "$remove_policy" = no ] || "${as_root[@]}" rm -f "$policy"
+}
+
+if [ ${#packages[@]} -gt 0 ]; then
+  log=$(mktemp)
+  trap 'allow_services; rm -f "$log"' EXIT
+  [ "$use_trixie" = no ] || add_trixie
+  forbid_services
+  run() {
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "$@" >>"$log" 2>&1 </dev/null || {
+      tail -n 20 "$log" >&2
+      die "'$*' failed; its last lines are above"
+    }
+  }
+  started=$SECONDS
+  run apt-get update
+  target=()
+  [ "$use_trixie" = no ] || target=(-t trixie)
+  # Packages of the machine's own suite first: only PostgreSQL and pgBackRest are taken from the newer one.
+  own=() newer=()
+  for package in "${packages[@]}"; do
+    case $package in postgresql* | pgbackrest) newer+=("$package") ;; *) own+=("$package") ;; esac
+  done
+  [ ${#own[@]} -eq 0 ] || run apt-get install -y --no-install-recommends "${own[@]}"
+  [ ${#newer[@]} -eq 0 ] || run apt-get install -y --no-install-recommends "${target[@]}" "${newer[@]}"
+  echo "install: installed ${packages[*]} in $((SECONDS - started)) s"
+fi
+if [ ${#components[@]} -gt 0 ]; then
+  command -v rustup >/dev/null || die "${components[*]} missing and no rustup; install Debian's packages rustfmt and rust-clippy"
+  rustup component add "${components[@]}"
+fi

@@ -1,0 +1,1 @@
+SELECT imdb_ha.alinear_secuencias()

@@ -1,0 +1,30 @@
+-- What one master knows of the replication, as one row; see src/replication/status.rs.
+-- $1: the name of its subscription, $2: the name of the slot from which its peer reads.
+SELECT
+    (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::bigint AS wal_lsn,
+    EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'pub_imdb') AS publication,
+    -- The way out: the slot, and the walsender that reads from it for the peer.
+    slot.slot_name IS NOT NULL AS slot,
+    coalesce(slot.active, false) AS slot_active,
+    slot.wal_status AS slot_wal_status,
+    (slot.restart_lsn - '0/0')::bigint AS slot_restart_lsn,
+    (slot.confirmed_flush_lsn - '0/0')::bigint AS slot_confirmed_lsn,
+    sender.state AS sender_state,
+    sender.sync_state AS sender_sync_state,
+    (extract(epoch FROM sender.replay_lag) * 1000)::bigint AS sender_replay_lag_ms,
+    -- The way in: the subscription, and its apply worker.
+    subscription.oid IS NOT NULL AS subscription,
+    coalesce(subscription.subenabled, false) AS subscription_enabled,
+    worker.pid IS NOT NULL AS applying,
+    (worker.received_lsn - '0/0')::bigint AS received_lsn,
+    (extract(epoch FROM clock_timestamp() - worker.last_msg_receipt_time) * 1000)::bigint AS heard_ms_ago,
+    coalesce(counts.apply_error_count, 0) AS apply_errors
+FROM (VALUES (1)) AS one (row)
+LEFT JOIN pg_catalog.pg_replication_slots AS slot ON slot.slot_name = $2
+LEFT JOIN pg_catalog.pg_stat_replication AS sender ON sender.pid = slot.active_pid
+LEFT JOIN pg_catalog.pg_subscription AS subscription
+    ON subscription.subname = $1
+    AND subscription.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+LEFT JOIN pg_catalog.pg_stat_subscription AS worker
+    ON worker.subid = subscription.oid AND worker.relid IS NULL AND worker.leader_pid IS NULL
+LEFT JOIN pg_catalog.pg_stat_subscription_stats AS counts ON counts.subid = subscription.oid

@@ -1,0 +1,94 @@
+-- The schema of one master. Idempotent: a second run changes nothing.
+-- {{nodo}} is 1 on master1 and 2 on master2.
+
+CREATE SCHEMA IF NOT EXISTS imdb_ha;
+
+-- Which master this is. A function, so that a default can use it and psql need not know.
+CREATE OR REPLACE FUNCTION imdb_ha.este_nodo() RETURNS smallint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN {{nodo}}::smallint;
+
+-- The genres. A client sees id_genero and genero. The other two columns are for the masters alone:
+-- they say when and where a row was last changed, and so which of two versions is the newer one.
+-- The 28 genres of IMDb come with the table, with the same ids and the same stamp on both masters; a
+-- genre that somebody deletes later stays deleted.
+DO $$
+BEGIN
+    IF pg_catalog.to_regclass('public.generos') IS NULL THEN
+        CREATE SEQUENCE public.generos_id_genero_seq AS integer START WITH 29;
+        CREATE TABLE public.generos (
+            id_genero integer PRIMARY KEY DEFAULT nextval('public.generos_id_genero_seq'),
+            genero text NOT NULL
+        );
+        ALTER SEQUENCE public.generos_id_genero_seq OWNED BY public.generos.id_genero;
+        ALTER TABLE public.generos
+            ADD COLUMN cambiado_en timestamptz NOT NULL DEFAULT '2025-10-01 00:00:00+00',
+            ADD COLUMN nodo smallint NOT NULL DEFAULT 0;
+        INSERT INTO public.generos (id_genero, genero) VALUES
+            (1, 'Acción'), (2, 'Adultos'), (3, 'Aventura'), (4, 'Animación'), (5, 'Biografía'),
+            (6, 'Comedia'), (7, 'Crimen'), (8, 'Documental'), (9, 'Drama'), (10, 'Familiar'),
+            (11, 'Fantasía'), (12, 'Cine negro'), (13, 'Concurso'), (14, 'Historia'), (15, 'Terror'),
+            (16, 'Música'), (17, 'Musical'), (18, 'Misterio'), (19, 'Noticias'), (20, 'Telerrealidad'),
+            (21, 'Romance'), (22, 'Ciencia ficción'), (23, 'Cortometraje'), (24, 'Deporte'),
+            (25, 'Entrevistas'), (26, 'Suspenso'), (27, 'Bélico'), (28, 'Western');
+    END IF;
+
+    -- A table that was there before this program gets the two columns as well. Its rows count as old.
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute
+        WHERE attrelid = 'public.generos'::regclass AND attname = 'cambiado_en' AND NOT attisdropped
+    ) THEN
+        ALTER TABLE public.generos
+            ADD COLUMN cambiado_en timestamptz NOT NULL DEFAULT '2025-10-01 00:00:00+00',
+            ADD COLUMN nodo smallint NOT NULL DEFAULT 0;
+    END IF;
+
+    -- New rows are stamped with the time and the master.
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attrdef AS d
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+        WHERE d.adrelid = 'public.generos'::regclass AND a.attname = 'nodo'
+            AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE '%este_nodo%'
+    ) THEN
+        ALTER TABLE public.generos
+            ALTER COLUMN cambiado_en SET DEFAULT clock_timestamp(),
+            ALTER COLUMN nodo SET DEFAULT imdb_ha.este_nodo();
+    END IF;
+END
+$$;
+
+-- Moves the sequence of the genres to this master's half of the numbers (odd on master1, even on
+-- master2), and past every row of that half whose id follows without a gap on what was drawn last.
+-- A single row far away, such as one with the highest id there is, must not use up the rest.
+CREATE OR REPLACE FUNCTION imdb_ha.alinear_secuencias() RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    secuencia regclass := pg_catalog.pg_get_serial_sequence('public.generos', 'id_genero')::regclass;
+    paso bigint;
+    siguiente bigint;
+BEGIN
+    IF secuencia IS NULL THEN
+        RETURN;
+    END IF;
+    -- One at a time: two that align at once could set the sequence back.
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('imdb_ha.alinear_secuencias'));
+    SELECT seqincrement INTO paso FROM pg_catalog.pg_sequence WHERE seqrelid = secuencia;
+    IF paso <> 2 THEN
+        EXECUTE pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY 2', secuencia);
+    END IF;
+    siguiente := pg_catalog.nextval(secuencia);
+    IF siguiente % 2 <> imdb_ha.este_nodo() % 2 THEN
+        siguiente := siguiente + 1;
+    END IF;
+    IF EXISTS (SELECT FROM public.generos WHERE id_genero = siguiente) THEN
+        SELECT g.id_genero::bigint + 2 INTO siguiente
+        FROM public.generos AS g
+        WHERE g.id_genero >= siguiente
+            AND g.id_genero % 2 = siguiente % 2
+            AND NOT EXISTS (SELECT FROM public.generos AS h WHERE h.id_genero::bigint = g.id_genero::bigint + 2)
+        ORDER BY g.id_genero
+        LIMIT 1;
+    END IF;
+    PERFORM pg_catalog.setval(secuencia, siguiente, false);
+END
+$$;

@@ -1,0 +1,187 @@
+//! The command line. Flags for the configuration come from [`crate::config::VARIABLES`].
+
+use crate::cluster::NodeId;
+use crate::config::{VARIABLES, Values, flag_of};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+/// Two PostgreSQL masters that replicate to each other, and an API that goes on when one dies.
+#[derive(Debug, Parser)]
+#[command(
+    name = "imdb-ha",
+    version,
+    about = "Two PostgreSQL masters that replicate to each other, and an API that goes on when one dies.",
+    after_help = "Try it:\n  \
+        imdb-ha local up                    two masters, Redis and the API on this machine\n  \
+        imdb-ha local kill master1          SIGKILL to the whole server; the API goes on with master2\n  \
+        imdb-ha local start master1         bring it back; it catches up by itself\n  \
+        curl -X POST localhost:5000/switch-to-primary\n\n\
+        The configuration comes from flags, the environment and a .env file in the current folder, in\n\
+        that order; `imdb-ha --help` lists the flags. Exit codes: 0 done, 1 failed, 2 wrong usage or\n\
+        configuration."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(subcommand)]
+    pub command: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Subcommands {
+    /// Run the API, the supervisor and the probes in the foreground
+    Serve,
+    /// A whole cluster on this machine: two masters, Redis and the API
+    #[command(subcommand)]
+    Local(Local),
+    /// The replication between the two masters
+    #[command(subcommand)]
+    Replication(Replication),
+    /// Print what your shell needs to complete commands and flags
+    Completions { shell: clap_complete::Shell },
+    /// Print a table of the documentation as the program has it
+    #[command(hide = true)]
+    Table { which: Table },
+}
+
+/// What can be done with the local cluster.
+#[derive(Debug, Subcommand)]
+pub enum Local {
+    /// Start everything; Ctrl-C stops it again
+    Up {
+        /// Return when the API is ready and leave everything running
+        #[arg(long)]
+        detach: bool,
+        /// Use a temporary folder and free ports, stop when standard input ends, and leave nothing behind
+        #[arg(long, conflicts_with = "detach")]
+        ephemeral: bool,
+        /// Print the state as one line of JSON instead of the banner
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop everything that `up` started
+    Down,
+    /// Show what runs, where and in which state
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop a master in an orderly way
+    Stop { node: Node },
+    /// Start a master again
+    Start { node: Node },
+    /// Send SIGKILL to every process of a master
+    Kill { node: Node },
+    /// Send SIGSTOP to every process of a master: it holds its connections and answers nothing
+    Freeze { node: Node },
+    /// Let a frozen master go on
+    Thaw { node: Node },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Replication {
+    /// Join the masters; repeating it changes nothing
+    Setup {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show both directions with their lag; exit code 1 when one is not streaming
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A master, as named on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Node {
+    Master1,
+    Master2,
+}
+
+impl Node {
+    /// The master.
+    pub fn id(self) -> NodeId {
+        match self {
+            Node::Master1 => NodeId::Master1,
+            Node::Master2 => NodeId::Master2,
+        }
+    }
+}
+
+/// The tables that the documentation shows; a test compares them.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Table {
+    States,
+    Routes,
+    Variables,
+    Errors,
+}
+
+/// The configuration given as flags.
+#[derive(Clone, Debug, Default)]
+pub struct Settings(pub Values);
+
+impl Args for Settings {
+    fn augment_args(mut command: Command) -> Command {
+        for variable in VARIABLES.iter().filter(|variable| !variable.secret) {
+            let default = match variable.default {
+                "" => String::new(),
+                default => format!(" [default: {default}]"),
+            };
+            command = command.arg(
+                Arg::new(variable.name)
+                    .long(flag_of(variable))
+                    .value_name("VALUE")
+                    .global(true)
+                    .hide_short_help(true)
+                    .help_heading("Configuration")
+                    .help(format!("{} [env: {}]{default}", variable.about, variable.name)),
+            );
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Settings::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Settings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Settings, clap::Error> {
+        let mut settings = Settings::default();
+        settings.update_from_arg_matches(matches)?;
+        Ok(settings)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for variable in VARIABLES.iter().filter(|variable| !variable.secret) {
+            if let Some(value) = matches.get_one::<String>(variable.name) {
+                self.0.insert(variable.name, value.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_taken_after_the_subcommand_and_secrets_have_none() {
+        let cli = Cli::try_parse_from(["imdb-ha", "serve", "--port", "5001", "--data", "/x"]);
+        let values = cli.expect("valid").settings.0;
+        assert_eq!(values.get("PORT").map(String::as_str), Some("5001"));
+        assert_eq!(values.get("IMDB_HA_DATA").map(String::as_str), Some("/x"));
+        assert!(Cli::try_parse_from(["imdb-ha", "serve", "--admin-token", "x"]).is_err());
+    }
+}

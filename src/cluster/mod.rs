@@ -1,0 +1,343 @@
+//! The pure core: what is held of the two masters, and what follows from each event. No clock, no
+//! I/O, no log: time comes in as an argument, and what is to be done goes out as [`Effect`]s. So the
+//! simulator in `sim.rs` can run ten thousand fault schedules over exactly this code.
+
+pub mod fsm;
+mod handover;
+pub mod node;
+mod routing;
+#[cfg(test)]
+mod sim;
+
+pub use handover::Refusal;
+pub use node::{Facts, NodeId, NodeState, Signal};
+
+use fsm::Action;
+use handover::Handover;
+use serde::Serialize;
+
+/// The times that the decisions depend on, in ms (and one size), set by the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub suspect_after_ms: u64,
+    pub silence_deadline_ms: u64,
+    pub nobody_better_after_ms: u64,
+    pub start_patience_ms: u64,
+    pub handover_deadline_ms: u64,
+    pub handover_lag_max_bytes: u64,
+}
+
+/// Everything that can happen to the cluster.
+#[derive(Debug)]
+pub enum Event {
+    /// A probe that was sent at `asked_ms` came back.
+    Answered { node: NodeId, facts: Facts, asked_ms: u64 },
+    /// A fresh connection was refused, or answered with an error.
+    Refused { node: NodeId, cause: String },
+    /// A worker's call failed without a verdict of the server.
+    Doubted { node: NodeId, cause: String },
+    /// A person wants the traffic on `to`; the answer goes out under `ticket`.
+    Switch { to: NodeId, ticket: u64 },
+    /// While writes are held: none is under way any more.
+    Drained,
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done, in order.
+#[derive(Debug)]
+pub enum Effect {
+    ProbeNow(NodeId),
+    AlignSequences(NodeId),
+    Record(Change),
+    Answer { ticket: u64, outcome: Result<(), Refusal> },
+}
+
+/// One thing that changed: a line of the log and an entry of the history.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    /// `node` (a master changed state), `start`, `failover`, `handover`, `outage` or `service`.
+    pub what: &'static str,
+    pub node: NodeId,
+    pub from: &'static str,
+    pub to: &'static str,
+    pub why: &'static str,
+    /// The error or figure behind it, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// How long what ended had lasted, or how long the handover took, in ms.
+    pub duration_ms: u64,
+}
+
+/// Where the peer stood when this master came back: what it has to catch up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Barrier {
+    /// To be read off the peer's first answer to a probe sent at or after this time.
+    WantedSince(u64),
+    /// A WAL position of the peer.
+    At(u64),
+}
+
+#[derive(Debug)]
+struct Node {
+    state: NodeState,
+    since_ms: u64,
+    why: &'static str,
+    cause: Option<String>,
+    heard_ms: u64,
+    /// The newest facts, and when they were asked for; none while the master is not answering.
+    facts: Option<(Facts, u64)>,
+    barrier: Barrier,
+}
+
+/// The state of the cluster. One owner holds it: the supervisor, or a test.
+#[derive(Debug)]
+pub struct Cluster {
+    settings: Settings,
+    nodes: [Node; 2],
+    started_ms: u64,
+    active: NodeId,
+    serving: bool,
+    /// Whether any master has served since the start; until then `active` is only the default.
+    served: bool,
+    /// Since when nobody is fit to serve, while that is so.
+    nobody_since_ms: Option<u64>,
+    route_since_ms: u64,
+    handover: Option<Handover>,
+}
+
+/// An immutable picture of the cluster, for everyone who is not its owner. Times are in ms since
+/// the start of the program.
+#[derive(Clone, Debug)]
+pub struct ClusterView {
+    /// The master that serves, or served last.
+    pub active: NodeId,
+    pub serving: bool,
+    /// Since when this master serves, or nobody does.
+    pub route_since_ms: u64,
+    /// Whether writes wait for a handover to end.
+    pub holding_writes: bool,
+    pub nodes: [NodeView; 2],
+}
+
+/// One master in a [`ClusterView`].
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    pub state: NodeState,
+    pub since_ms: u64,
+    /// Why it is in this state, and what is still missing while it catches up.
+    pub reason: String,
+    pub heard_ms: u64,
+    pub facts: Option<Facts>,
+}
+
+impl ClusterView {
+    /// One master of it.
+    pub fn node(&self, node: NodeId) -> &NodeView {
+        &self.nodes[node.index()]
+    }
+
+    /// Why nobody serves, naming both masters; only meaningful while that is so.
+    pub fn outage_reason(&self) -> String {
+        let of = |node: NodeId| {
+            let view = self.node(node);
+            format!("{node} is {} ({})", view.state, view.reason)
+        };
+        format!("{}; {}", of(NodeId::Master1), of(NodeId::Master2))
+    }
+}
+
+impl Cluster {
+    /// A cluster of which nothing is known yet at `now_ms`.
+    pub fn new(settings: Settings, now_ms: u64) -> Cluster {
+        let node = || Node {
+            state: NodeState::Unknown,
+            since_ms: now_ms,
+            why: "nothing has been heard of it since the start",
+            cause: None,
+            heard_ms: now_ms,
+            facts: None,
+            barrier: Barrier::WantedSince(now_ms),
+        };
+        Cluster {
+            settings,
+            nodes: [node(), node()],
+            started_ms: now_ms,
+            active: NodeId::Master1,
+            serving: false,
+            served: false,
+            nobody_since_ms: Some(now_ms),
+            route_since_ms: now_ms,
+            handover: None,
+        }
+    }
+
+    /// Takes in one event and returns what is to be done about it.
+    pub fn handle(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
+        let mut out = Vec::new();
+        match event {
+            Event::Answered { node, facts, asked_ms } => {
+                self.hear(now_ms, node, facts, asked_ms, &mut out);
+            }
+            Event::Refused { node, cause } => {
+                self.signal(now_ms, node, Signal::Refused, Some(cause), &mut out);
+            }
+            Event::Doubted { node, cause } => {
+                self.signal(now_ms, node, Signal::Doubt, Some(cause), &mut out);
+            }
+            Event::Switch { to, ticket } => self.begin_handover(now_ms, to, ticket, &mut out),
+            Event::Drained => self.settle_handover(now_ms, &mut out),
+            Event::Tick => self.count_silence(now_ms, &mut out),
+        }
+        self.judge_current(now_ms, &mut out);
+        self.judge_nobody(now_ms, &mut out);
+        self.route(now_ms, &mut out);
+        self.advance_handover(now_ms, &mut out);
+        out
+    }
+
+    /// A picture of now.
+    pub fn view(&self) -> ClusterView {
+        ClusterView {
+            active: self.active,
+            serving: self.serving,
+            route_since_ms: self.route_since_ms,
+            holding_writes: self.handover.is_some(),
+            nodes: NodeId::BOTH.map(|node| self.node_view(node)),
+        }
+    }
+
+    /// Whether writes are held, so that the owner watches for [`Event::Drained`].
+    pub fn holding_writes(&self) -> bool {
+        self.handover.is_some()
+    }
+
+    fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node.index()]
+    }
+
+    fn state(&self, node: NodeId) -> NodeState {
+        self.node(node).state
+    }
+
+    fn facts(&self, node: NodeId) -> Option<&Facts> {
+        self.node(node).facts.as_ref().map(|(facts, _)| facts)
+    }
+
+    fn node_view(&self, id: NodeId) -> NodeView {
+        let node = self.node(id);
+        let detail = match node.state {
+            NodeState::CatchingUp => Some(self.missing_to_current(id)),
+            _ => node.cause.clone(),
+        };
+        NodeView {
+            state: node.state,
+            since_ms: node.since_ms,
+            reason: match detail {
+                Some(detail) => format!("{}: {detail}", node.why),
+                None => node.why.to_string(),
+            },
+            heard_ms: node.heard_ms,
+            facts: node.facts.as_ref().map(|(facts, _)| facts.clone()),
+        }
+    }
+
+    /// Takes in an answer: the facts, and the barrier that the peer may be waiting for.
+    fn hear(&mut self, now: u64, id: NodeId, facts: Facts, asked: u64, out: &mut Vec<Effect>) {
+        let wal_lsn = facts.wal_lsn;
+        let node = &mut self.nodes[id.index()];
+        node.heard_ms = now;
+        node.facts = Some((facts, asked));
+        let peer = &mut self.nodes[id.peer().index()];
+        match peer.barrier {
+            Barrier::WantedSince(since) if asked >= since => peer.barrier = Barrier::At(wal_lsn),
+            _ => {}
+        }
+        self.signal(now, id, Signal::Answered, None, out);
+    }
+
+    /// Runs one row of the table, if there is one for this state and signal.
+    fn signal(
+        &mut self,
+        now: u64,
+        id: NodeId,
+        signal: Signal,
+        cause: Option<String>,
+        out: &mut Vec<Effect>,
+    ) {
+        let node = &mut self.nodes[id.index()];
+        let Some(row) = fsm::step(node.state, signal) else { return };
+        out.push(Effect::Record(Change {
+            what: "node",
+            node: id,
+            from: row.from.name(),
+            to: row.to.name(),
+            why: row.why,
+            cause: cause.clone(),
+            duration_ms: now - node.since_ms,
+        }));
+        node.state = row.to;
+        node.since_ms = now;
+        node.why = row.why;
+        node.cause = cause;
+        if row.to == NodeState::Down {
+            node.facts = None;
+        }
+        for action in row.act {
+            match action {
+                Action::ProbeNow => out.push(Effect::ProbeNow(id)),
+                Action::AlignSequences => out.push(Effect::AlignSequences(id)),
+                Action::NoteBarrier => {
+                    self.nodes[id.index()].barrier = Barrier::WantedSince(now);
+                    out.push(Effect::ProbeNow(id.peer()));
+                }
+            }
+        }
+    }
+
+    /// Counts silence against our own clock, since no driver's timeout ends a call on a frozen
+    /// server.
+    fn count_silence(&mut self, now: u64, out: &mut Vec<Effect>) {
+        for id in NodeId::BOTH {
+            let silent_ms = now.saturating_sub(self.node(id).heard_ms);
+            let cause = || Some(format!("silent for {silent_ms} ms"));
+            if silent_ms >= self.settings.silence_deadline_ms {
+                self.signal(now, id, Signal::Silence, cause(), out);
+            } else if silent_ms >= self.settings.suspect_after_ms {
+                self.signal(now, id, Signal::Doubt, cause(), out);
+            }
+        }
+    }
+
+    /// Whether a master that catches up has everything now.
+    fn judge_current(&mut self, now: u64, out: &mut Vec<Effect>) {
+        for id in NodeId::BOTH {
+            let Barrier::At(barrier) = self.node(id).barrier else { continue };
+            let current = self.facts(id.peer()).is_some_and(|peer| {
+                peer.peer_streaming && peer.peer_confirmed_lsn.is_some_and(|lsn| lsn >= barrier)
+            });
+            if current && self.node(id).facts.is_some() {
+                self.signal(now, id, Signal::Current, None, out);
+            }
+        }
+    }
+
+    /// What a master that catches up still lacks, in words.
+    fn missing_to_current(&self, id: NodeId) -> String {
+        let peer = id.peer();
+        let Some(facts) = self.facts(peer) else {
+            return format!("{peer} does not answer, so nobody can tell what is missing");
+        };
+        match (facts.peer_confirmed_lsn, self.node(id).barrier) {
+            (None, _) => format!(
+                "{peer} has no slot {}; run `imdb-ha replication setup`",
+                peer.slot()
+            ),
+            _ if !facts.peer_streaming => format!("{peer} is not streaming to it yet"),
+            (Some(confirmed), Barrier::At(barrier)) => {
+                format!("{} bytes to go", barrier.saturating_sub(confirmed))
+            }
+            (Some(_), Barrier::WantedSince(_)) => format!("waiting for {peer} to say where it stands"),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The two masters, what state each can be in, and what can be heard of one.
+
+use serde::Serialize;
+use std::fmt;
+
+/// One of the two masters. `master1` is the primary: the one that serves when both could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeId {
+    Master1,
+    Master2,
+}
+
+impl NodeId {
+    /// Both masters, the primary first.
+    pub const BOTH: [NodeId; 2] = [NodeId::Master1, NodeId::Master2];
+
+    /// Position in an array that holds something for each master.
+    pub const fn index(self) -> usize {
+        match self {
+            NodeId::Master1 => 0,
+            NodeId::Master2 => 1,
+        }
+    }
+
+    /// The other master.
+    pub const fn peer(self) -> NodeId {
+        match self {
+            NodeId::Master1 => NodeId::Master2,
+            NodeId::Master2 => NodeId::Master1,
+        }
+    }
+
+    /// Its name in URLs, JSON, logs and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            NodeId::Master1 => "master1",
+            NodeId::Master2 => "master2",
+        }
+    }
+
+    /// Its number in the database: 1 draws odd ids, 2 even ones, and it breaks ties of time.
+    pub const fn number(self) -> i16 {
+        match self {
+            NodeId::Master1 => 1,
+            NodeId::Master2 => 2,
+        }
+    }
+
+    /// The subscription on this master that brings the peer's changes (the manual's names).
+    pub const fn subscription(self) -> &'static str {
+        match self {
+            NodeId::Master1 => "sub_from_master2",
+            NodeId::Master2 => "sub_from_master1",
+        }
+    }
+
+    /// The slot on this master from which the peer's subscription reads (the manual's names).
+    pub const fn slot(self) -> &'static str {
+        match self {
+            NodeId::Master1 => "slot_1_to_2",
+            NodeId::Master2 => "slot_2_to_1",
+        }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is held of a master. Only `Up` and `Suspect` serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// Not heard of since the program started.
+    Unknown,
+    /// Answers, and holds what its peer had sent: may serve.
+    Up,
+    /// Late with its answer, or a worker met an error on it: still served from, being asked again.
+    Suspect,
+    /// Refuses connections, or has been silent past the deadline.
+    Down,
+    /// Answers again, and is not yet known to hold everything that its peer has: serves nothing.
+    CatchingUp,
+}
+
+impl NodeState {
+    #[cfg(test)]
+    pub const ALL: [NodeState; 5] = [
+        NodeState::Unknown,
+        NodeState::Up,
+        NodeState::Suspect,
+        NodeState::Down,
+        NodeState::CatchingUp,
+    ];
+
+    /// Whether a master in this state may be given requests.
+    pub const fn serves(self) -> bool {
+        matches!(self, NodeState::Up | NodeState::Suspect)
+    }
+
+    /// Its name in JSON, logs and the documentation.
+    pub const fn name(self) -> &'static str {
+        match self {
+            NodeState::Unknown => "unknown",
+            NodeState::Up => "up",
+            NodeState::Suspect => "suspect",
+            NodeState::Down => "down",
+            NodeState::CatchingUp => "catching-up",
+        }
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What can be heard of a master, or concluded about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Signal {
+    /// It answered a probe.
+    Answered,
+    /// It has applied everything that its peer held when it came back.
+    Current,
+    /// Nobody is fit to serve, and of those that answer none is nearer to complete.
+    NobodyBetter,
+    /// Its answer is late, or a worker's call on it failed.
+    Doubt,
+    /// It refused a connection, or answered with an error: proof.
+    Refused,
+    /// It has been silent past the deadline.
+    Silence,
+}
+
+impl Signal {
+    #[cfg(test)]
+    pub const ALL: [Signal; 6] = [
+        Signal::Answered,
+        Signal::Current,
+        Signal::NobodyBetter,
+        Signal::Doubt,
+        Signal::Refused,
+        Signal::Silence,
+    ];
+
+    /// Its name in the documentation.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Signal::Answered => "answered",
+            Signal::Current => "current",
+            Signal::NobodyBetter => "nobody-better",
+            Signal::Doubt => "doubt",
+            Signal::Refused => "refused",
+            Signal::Silence => "silence",
+        }
+    }
+}
+
+/// What one probe saw on a master. Positions are WAL positions of that master, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// End of the WAL that is safely on disk; every acknowledged commit is before it.
+    pub wal_lsn: u64,
+    /// Up to where the peer has confirmed to have applied it; nothing without a slot for the peer.
+    pub peer_confirmed_lsn: Option<u64>,
+    /// Whether a walsender is streaming to the peer right now.
+    pub peer_streaming: bool,
+    /// How long ago the newest change that the peer has confirmed was made here, in ms; PostgreSQL
+    /// forgets it when both are idle, and then it is 0.
+    pub peer_lag_ms: Option<u64>,
+    /// Whether this master's own apply worker is running.
+    pub applying: bool,
+}
+
+impl Facts {
+    /// Bytes of WAL that the peer has not confirmed yet; nothing without a slot.
+    pub fn peer_lag_bytes(&self) -> Option<u64> {
+        self.peer_confirmed_lsn.map(|confirmed| self.wal_lsn.saturating_sub(confirmed))
+    }
+}

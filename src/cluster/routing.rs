@@ -1,0 +1,115 @@
+//! Which master serves. Failover is automatic and immediate; the way home is a person's decision,
+//! so a master that serves keeps serving for as long as it can.
+
+use super::{Change, Cluster, Effect, NodeId, NodeState, Signal};
+
+impl Cluster {
+    /// When nobody is fit to serve, takes the best of those that answer. The master that served last
+    /// needs no patience: nothing newer than what it holds was ever acknowledged elsewhere. Any other
+    /// waits, so that the last one can come back first.
+    pub(super) fn judge_nobody(&mut self, now: u64, out: &mut Vec<Effect>) {
+        if NodeId::BOTH.iter().any(|id| self.state(*id).serves()) {
+            self.nobody_since_ms = None;
+            return;
+        }
+        let since = *self.nobody_since_ms.get_or_insert(now);
+        let waiting = |id: &NodeId| self.state(*id) == NodeState::CatchingUp;
+        let best = if self.served && waiting(&self.active) {
+            Some(self.active)
+        } else if now.saturating_sub(since) >= self.settings.nobody_better_after_ms {
+            NodeId::BOTH.into_iter().filter(waiting).min_by_key(|id| self.bytes_behind(*id))
+        } else {
+            None
+        };
+        if let Some(id) = best {
+            let cause = Some(self.missing_to_current(id));
+            self.signal(now, id, Signal::NobodyBetter, cause, out);
+            self.nobody_since_ms = None;
+        }
+    }
+
+    /// Points the route at a master that serves, if there is one.
+    pub(super) fn route(&mut self, now: u64, out: &mut Vec<Effect>) {
+        if self.serving && self.state(self.active).serves() {
+            return;
+        }
+        match self.next_active(now) {
+            Some((to, what, why)) => self.point_at(now, to, what, why, out),
+            None if self.serving => {
+                self.serving = false;
+                self.record_route(now, "outage", "none", "no master can serve", out);
+            }
+            None => {}
+        }
+    }
+
+    /// Who should serve, now that the active master does not.
+    fn next_active(&self, now: u64) -> Option<(NodeId, &'static str, &'static str)> {
+        let active = self.active;
+        let peer = active.peer();
+        if self.state(active).serves() {
+            return Some(match self.served {
+                true => (active, "service", "the master that served last can serve again"),
+                false => (active, "start", "the primary is up and not behind"),
+            });
+        }
+        if !self.state(peer).serves() {
+            return None;
+        }
+        if self.served {
+            return Some((peer, "failover", "the active master is gone and its peer is up"));
+        }
+        let patience_over = now - self.started_ms >= self.settings.start_patience_ms;
+        (self.state(active) == NodeState::Down || patience_over).then_some((
+            peer,
+            "start",
+            "the primary is down or behind, so its peer serves",
+        ))
+    }
+
+    /// Points the route at `to` and records it.
+    pub(super) fn point_at(
+        &mut self,
+        now: u64,
+        to: NodeId,
+        what: &'static str,
+        why: &'static str,
+        out: &mut Vec<Effect>,
+    ) {
+        self.record_route(now, what, to.name(), why, out);
+        self.active = to;
+        self.serving = true;
+        self.served = true;
+    }
+
+    fn record_route(
+        &mut self,
+        now: u64,
+        what: &'static str,
+        to: &'static str,
+        why: &'static str,
+        out: &mut Vec<Effect>,
+    ) {
+        let from = if self.serving { self.active.name() } else { "none" };
+        // A failover is felt from the last sign of life of the master that failed.
+        let since = match what {
+            "failover" => self.node(self.active).heard_ms,
+            _ => self.route_since_ms,
+        };
+        out.push(Effect::Record(Change {
+            what,
+            node: self.active,
+            from,
+            to,
+            why,
+            cause: self.node(self.active).cause.clone().filter(|_| what != "start"),
+            duration_ms: now - since,
+        }));
+        self.route_since_ms = now;
+    }
+
+    /// How far this master is behind its peer, in bytes; unknown counts as infinitely far.
+    fn bytes_behind(&self, id: NodeId) -> u64 {
+        self.facts(id.peer()).and_then(|peer| peer.peer_lag_bytes()).unwrap_or(u64::MAX)
+    }
+}

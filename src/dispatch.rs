@@ -1,0 +1,155 @@
+//! Sends a call to the active master, and again when that master is lost on the way: a request that
+//! is under way during a failover is answered by the other master, and its client notices a pause.
+
+use crate::board::Board;
+use crate::cluster::{Event, NodeId};
+use crate::limits;
+use crate::pg::{Call, CallError, Session, Sessions};
+use crate::supervisor::Supervisor;
+use crossbeam_channel::select;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Whether a call changes rows; those that do wait while a handover holds the writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Read,
+    Write,
+}
+
+/// Which try of a call this is.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// An earlier try may have taken effect, here or on the other master.
+    pub may_have_happened: bool,
+}
+
+/// Why a call has no result.
+#[derive(Debug)]
+pub enum DispatchError {
+    /// Nobody serves.
+    NoMaster { reason: String },
+    /// The deadline of the request is over.
+    Late { reason: String },
+    /// Too many calls are waiting.
+    Overloaded,
+    /// The server's verdict.
+    Verdict { node: NodeId, error: postgres::Error },
+}
+
+/// A failed call, and whether it may have taken effect all the same.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: DispatchError,
+    pub may_have_happened: bool,
+}
+
+/// The way from a request to the active master.
+pub struct Dispatch {
+    board: Arc<Board>,
+    supervisor: Supervisor,
+    sessions: [Sessions; 2],
+}
+
+impl Dispatch {
+    pub fn new(board: Arc<Board>, supervisor: Supervisor, sessions: [Sessions; 2]) -> Dispatch {
+        Dispatch { board, supervisor, sessions }
+    }
+
+    /// Runs `work` on the active master and returns its result with the master that gave it. `work`
+    /// runs again, on whichever master is active then, whenever a try ended without a verdict; so it
+    /// must be safe to repeat.
+    ///
+    /// # Errors
+    /// When nobody serves, the deadline is over, the queues are full, or the server says no.
+    pub fn call<T, F>(&self, kind: Kind, deadline: Instant, work: F) -> Result<(T, NodeId), Failed>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Session, Attempt) -> Result<T, postgres::Error> + Send + Sync + 'static,
+    {
+        let work = Arc::new(work);
+        let mut may_have_happened = false;
+        let mut last_cause = String::from("writes are held by a handover");
+        for _ in 0..limits::ATTEMPTS_MAX {
+            let fail = |error| Failed { error, may_have_happened };
+            let (view, changed) = self.board.look();
+            if !view.serving {
+                return Err(fail(DispatchError::NoMaster { reason: view.outage_reason() }));
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            let guard = match kind {
+                Kind::Read => None,
+                Kind::Write => match self.board.begin_write() {
+                    Some(guard) => Some(guard),
+                    None => {
+                        wait_for(&changed, deadline.saturating_duration_since(Instant::now()));
+                        continue;
+                    }
+                },
+            };
+            // Read after the write is counted, so that a handover cannot slip in between.
+            let node = self.board.active();
+            let result = self.attempt(node, deadline, may_have_happened, &work);
+            drop(guard);
+            match result {
+                Ok(value) => return Ok((value, node)),
+                Err(CallError::Verdict(error)) => {
+                    return Err(fail(DispatchError::Verdict { node, error }));
+                }
+                Err(CallError::Busy) => return Err(fail(DispatchError::Overloaded)),
+                Err(CallError::NotStarted(cause)) => last_cause = cause,
+                Err(CallError::Unknown(cause)) => {
+                    may_have_happened = true;
+                    last_cause = cause;
+                }
+            }
+            self.supervisor.report(Event::Doubted { node, cause: last_cause.clone() });
+            wait_for(&self.board.look().1, limits::RETRY_PAUSE);
+        }
+        Err(Failed { error: DispatchError::Late { reason: last_cause }, may_have_happened })
+    }
+
+    /// One try on one master. It ends early when the route moves away from that master.
+    fn attempt<T, F>(
+        &self,
+        node: NodeId,
+        deadline: Instant,
+        may_have_happened: bool,
+        work: &Arc<F>,
+    ) -> Result<T, CallError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Session, Attempt) -> Result<T, postgres::Error> + Send + Sync + 'static,
+    {
+        let work = Arc::clone(work);
+        let call: Call<T> = self.sessions[node.index()]
+            .submit(move |session| work(session, Attempt { may_have_happened }))?;
+        loop {
+            let (view, changed) = self.board.look();
+            if !view.serving || view.active != node {
+                return Err(call.give_up("the route moved to the other master meanwhile"));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(call.give_up("the deadline of the request is over"));
+            }
+            select! {
+                recv(call.reply()) -> reply => return reply.unwrap_or_else(|_| {
+                    Err(CallError::Unknown("the session ended without an answer".to_string()))
+                }),
+                recv(changed) -> _ => {}
+                default(left) => {}
+            }
+        }
+    }
+}
+
+/// Waits for a newer picture, but not longer than `time`.
+fn wait_for(changed: &crate::board::Changed, time: Duration) {
+    select! {
+        recv(changed) -> _ => {}
+        default(time) => {}
+    }
+}

@@ -1,0 +1,5 @@
+//! The genres: the one table that the manual's API writes.
+
+mod store;
+
+pub use store::{Created, Store};

@@ -1,0 +1,244 @@
+//! What each route does.
+
+use super::input::{self, GenreInput};
+use super::messages as msg;
+use super::router::ROUTES;
+use super::{App, Problem, Reply, Req};
+use crate::cluster::{ClusterView, NodeId};
+use crate::dispatch::{DispatchError, Failed};
+use crate::genres::Created;
+use crate::limits;
+use crate::pg;
+use crate::supervisor::SwitchError;
+use postgres::error::SqlState;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+type Handled = Result<Reply, Problem>;
+
+/// `GET /`: what there is.
+pub fn index(_: &App, req: &Req) -> Handled {
+    input::no_parameters(&req.query)?;
+    let endpoints: Vec<Value> = ROUTES
+        .iter()
+        .map(|route| json!({ "method": route.method, "path": route.path, "about": route.about }))
+        .collect();
+    let body = json!({ "ok": true, "name": "imdb-ha", "version": env!("CARGO_PKG_VERSION"), "endpoints": endpoints });
+    Ok(Reply::ok(200, body))
+}
+
+/// `GET /generos`: a page. `next` is the `after` of the next one, and null on the last.
+pub fn list(app: &App, req: &Req) -> Handled {
+    let page = input::page(&req.query)?;
+    let (mut rows, node) = app
+        .store
+        .list(page.after, page.genero, page.limit + 1, req.deadline)
+        .map_err(|failed| problem_of(app, failed))?;
+    let more = rows.len() as i64 > page.limit;
+    rows.truncate(page.limit as usize);
+    let next = rows.last().filter(|_| more).map(|row| row.id_genero);
+    Ok(Reply::ok(200, json!({ "ok": true, "data": rows, "next": next, "node_used": node })))
+}
+
+/// `POST /generos`.
+pub fn create(app: &App, req: &Req) -> Handled {
+    input::no_parameters(&req.query)?;
+    let GenreInput { id, genero, ignored } = input::genre(&req.body)?;
+    let (created, node) = app
+        .store
+        .create(id, genero, req.deadline)
+        .map_err(|failed| problem_of(app, failed))?;
+    match created {
+        Created::Row(row) => Ok(Reply::ok(201, written(json!(row), node, ignored))),
+        Created::Duplicate => {
+            Err(Problem::new(msg::ID_TAKEN, id.map(|id| id.to_string()).unwrap_or_default()))
+        }
+        Created::NoSequence => Err(msg::NO_SEQUENCE.into()),
+        Created::NoFreeId => Err(msg::NO_FREE_ID.into()),
+    }
+}
+
+/// `GET /generos/{id}`.
+pub fn read(app: &App, req: &Req) -> Handled {
+    input::no_parameters(&req.query)?;
+    let id = path_id(req)?;
+    let (row, node) = app.store.read(id, req.deadline).map_err(|failed| problem_of(app, failed))?;
+    let row = row.ok_or_else(|| Problem::new(msg::GENERO_NOT_FOUND, id.to_string()))?;
+    Ok(Reply::ok(200, written(json!(row), node, vec![])))
+}
+
+/// `PUT /generos/{id}`.
+pub fn update(app: &App, req: &Req) -> Handled {
+    input::no_parameters(&req.query)?;
+    let id = path_id(req)?;
+    let body = input::genre(&req.body)?;
+    if body.id.is_some_and(|of_body| of_body != id) {
+        return Err(msg::ID_MISMATCH.into());
+    }
+    let (row, node) = app
+        .store
+        .update(id, body.genero, req.deadline)
+        .map_err(|failed| problem_of(app, failed))?;
+    let row = row.ok_or_else(|| Problem::new(msg::GENERO_NOT_FOUND, id.to_string()))?;
+    Ok(Reply::ok(200, written(json!(row), node, body.ignored)))
+}
+
+/// `DELETE /generos/{id}`.
+pub fn delete(app: &App, req: &Req) -> Handled {
+    input::no_parameters(&req.query)?;
+    let id = path_id(req)?;
+    let (row, node) = app.store.delete(id, req.deadline).map_err(|failed| problem_of(app, failed))?;
+    let row = row.ok_or_else(|| Problem::new(msg::GENERO_NOT_FOUND, id.to_string()))?;
+    Ok(Reply::ok(200, written(json!(row), node, vec![])))
+}
+
+/// `GET /health`.
+pub fn health(app: &App, req: &Req) -> Handled {
+    input::no_parameters(&req.query)?;
+    let view = app.board.look().0;
+    if view.serving {
+        let body = json!({ "ok": true, "active_node": view.active, "state": view.node(view.active).state, "durability": DURABILITY });
+        return Ok(Reply::ok(200, body));
+    }
+    let mut problem = Problem::from(msg::UNHEALTHY).because(view.outage_reason());
+    problem.fields.insert("active_node".to_string(), json!(view.active));
+    Err(problem)
+}
+
+/// `GET /active-node`.
+pub fn active_node(app: &App, req: &Req) -> Handled {
+    input::no_parameters(&req.query)?;
+    Ok(Reply::ok(200, json!({ "active_node": app.board.active() })))
+}
+
+/// `GET /status`.
+pub fn status(app: &App, req: &Req) -> Handled {
+    input::no_parameters(&req.query)?;
+    let view = app.board.look().0;
+    let now_ms = app.board.now_ms();
+    let masters: Map<String, Value> = NodeId::BOTH
+        .into_iter()
+        .map(|node| (node.name().to_string(), master_status(app, &view, node, now_ms)))
+        .collect();
+    let config = &app.config;
+    let body = json!({
+        "ok": view.serving,
+        "version": env!("CARGO_PKG_VERSION"),
+        "started": at(now_ms, 0),
+        "active_node": view.active,
+        "serving": view.serving,
+        "since": at(now_ms, view.route_since_ms),
+        "reason": (!view.serving).then(|| view.outage_reason()),
+        "holding_writes": view.holding_writes,
+        "writes_under_way": app.board.writes_under_way(),
+        "durability": DURABILITY,
+        "masters": masters,
+        "redis": app.history.redis(),
+        "api": {
+            "address": format!("{}:{}", config.bind, config.port),
+            "workers": config.http_workers,
+            "connections_per_master": config.pool_size,
+            "admin": if config.admin_token.is_some() { "token" } else { "loopback" },
+        },
+        "history": app.history.newest(limits::HISTORY_IN_STATUS),
+    });
+    Ok(Reply::ok(200, body))
+}
+
+/// `POST /switch-to-primary`.
+pub fn switch_to_primary(app: &App, req: &Req) -> Handled {
+    switch(app, req, NodeId::Master1)
+}
+
+/// `POST /switch-to-secondary`.
+pub fn switch_to_secondary(app: &App, req: &Req) -> Handled {
+    switch(app, req, NodeId::Master2)
+}
+
+/// Replication is asynchronous: an acknowledged write is on one master, and on the other shortly.
+const DURABILITY: &str = "async";
+
+fn switch(app: &App, req: &Req, to: NodeId) -> Handled {
+    input::no_parameters(&req.query)?;
+    match app.supervisor.switch(to) {
+        Ok(()) => Ok(Reply::ok(200, json!({ "ok": true, "active_node": to }))),
+        Err(SwitchError::Refused(refusal)) => {
+            let message = match refusal.code {
+                "target_down" => msg::TARGET_DOWN,
+                "target_behind" => msg::TARGET_BEHIND,
+                "handover_busy" => msg::HANDOVER_BUSY,
+                _ => msg::NO_MASTER,
+            };
+            let mut problem = Problem::new(message, to.name()).because(refusal.detail);
+            problem.fields.insert("active_node".to_string(), json!(app.board.active()));
+            Err(problem)
+        }
+        Err(SwitchError::NoAnswer) => {
+            Err(Problem::from(msg::OUTCOME_UNKNOWN).because("the supervisor did not answer in time"))
+        }
+    }
+}
+
+fn path_id(req: &Req) -> Result<i32, Problem> {
+    Ok(input::path_id(req.id.as_deref().unwrap_or_default())?)
+}
+
+/// The manual's answer about one row, and what of the body meant nothing.
+fn written(row: Value, node: NodeId, ignored: Vec<String>) -> Value {
+    let mut body = json!({ "ok": true, "data": row, "node_used": node });
+    if !ignored.is_empty() {
+        body["ignored"] = json!(ignored);
+    }
+    body
+}
+
+fn master_status(app: &App, view: &ClusterView, node: NodeId, now_ms: u64) -> Value {
+    let seen = view.node(node);
+    let peer_facts = view.node(node.peer()).facts.as_ref();
+    json!({
+        "address": app.config.master(node).address(),
+        "state": seen.state,
+        "since": at(now_ms, seen.since_ms),
+        "reason": seen.reason,
+        "heard_ms_ago": now_ms.saturating_sub(seen.heard_ms),
+        // How far this master is behind its peer, as the peer knows it.
+        "behind_bytes": peer_facts.and_then(|facts| facts.peer_lag_bytes()),
+        "behind_ms": peer_facts.and_then(|facts| facts.peer_lag_ms),
+        "replication": app.board.details(node),
+    })
+}
+
+/// A time of the picture as a point in time.
+fn at(now_ms: u64, then_ms: u64) -> String {
+    let ago = Duration::from_millis(now_ms.saturating_sub(then_ms));
+    let then = jiff::Timestamp::now().checked_sub(ago).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{then:.3}")
+}
+
+/// The answer to a call that failed.
+fn problem_of(app: &App, failed: Failed) -> Problem {
+    let unknown = failed.may_have_happened;
+    match failed.error {
+        DispatchError::NoMaster { reason } | DispatchError::Late { reason } if unknown => {
+            Problem::from(msg::OUTCOME_UNKNOWN).because(reason)
+        }
+        DispatchError::NoMaster { reason } => Problem::from(msg::NO_MASTER).because(reason),
+        DispatchError::Late { reason } => Problem::from(msg::LATE).because(reason),
+        DispatchError::Overloaded if unknown => msg::OUTCOME_UNKNOWN.into(),
+        DispatchError::Overloaded => msg::OVERLOADED.into(),
+        DispatchError::Verdict { node, error } => {
+            let text = format!("{node}: {}", pg::explain(&error));
+            if error.code() == Some(&SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED) {
+                return Problem::from(msg::NO_FREE_ID).because(text);
+            }
+            if let Some(before) = app.verdicts.admit(&text) {
+                log::error!("{text} ({before} more like the last one)");
+            }
+            let timeouts = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE];
+            match error.code().is_some_and(|code| timeouts.contains(code)) {
+                true => Problem::from(msg::LATE).because(text),
+                false => Problem::from(msg::DATABASE_ERROR).because(text),
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Every error that the API answers with, as one table: the machine's word, the status, and the text
+//! in the manual's Spanish and in English. `{}` is the name or number in question.
+
+/// One kind of error.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    /// A stable word for programs.
+    pub code: &'static str,
+    pub status: u16,
+    pub es: &'static str,
+    pub en: &'static str,
+}
+
+macro_rules! messages {
+    ($($name:ident: $code:literal, $status:literal, $es:literal, $en:literal;)*) => {
+        $(pub const $name: &Message = &Message { code: $code, status: $status, es: $es, en: $en };)*
+        /// All of them, for the documentation and its test.
+        pub const ALL: &[&Message] = &[$($name),*];
+    };
+}
+
+messages! {
+    GENERO_REQUIRED: "genero_required", 400,
+        "El campo 'genero' es obligatorio: un texto que no esté vacío.",
+        "Field 'genero' is required: a text that is not empty.";
+    GENERO_TOO_LONG: "genero_too_long", 400,
+        "El campo 'genero' admite hasta {} caracteres.",
+        "Field 'genero' takes up to {} characters.";
+    GENERO_NUL: "genero_nul", 400,
+        "El campo 'genero' contiene un carácter NUL, que la base de datos no admite.",
+        "Field 'genero' contains a NUL character, which the database cannot hold.";
+    ID_INVALID: "id_invalid", 400,
+        "'id_genero' debe ser un entero de 1 a 2147483647.",
+        "'id_genero' must be an integer from 1 to 2147483647.";
+    ID_MISMATCH: "id_mismatch", 400,
+        "El 'id_genero' del cuerpo no es el de la ruta.",
+        "The 'id_genero' of the body is not that of the path.";
+    BODY_INVALID: "body_invalid", 400,
+        "El cuerpo no es JSON válido: {}.",
+        "The body is not valid JSON: {}.";
+    BODY_NOT_UTF8: "body_not_utf8", 400,
+        "El cuerpo no es UTF-8 válido (a partir del byte {}).",
+        "The body is not valid UTF-8 (from byte {} on).";
+    BODY_NOT_OBJECT: "body_not_object", 400,
+        "El cuerpo debe ser un objeto JSON, como {\"genero\": \"Drama\"}.",
+        "The body must be a JSON object, such as {\"genero\": \"Drama\"}.";
+    BODY_INCOMPLETE: "body_incomplete", 400,
+        "El cuerpo no llegó completo.",
+        "The body did not arrive in full.";
+    PARAMETER_INVALID: "parameter_invalid", 400,
+        "Parámetro no válido: {}.",
+        "Invalid parameter: {}.";
+    FRAMING_INVALID: "framing_invalid", 400,
+        "Solo se admite 'Transfer-Encoding: chunked', y nunca junto con Content-Length.",
+        "Only 'Transfer-Encoding: chunked' is supported, and never beside a Content-Length.";
+    UNAUTHORIZED: "unauthorized", 401,
+        "Esta operación requiere 'Authorization: Bearer' con el token de administración.",
+        "This operation needs 'Authorization: Bearer' with the admin token.";
+    FORBIDDEN: "forbidden", 403,
+        "Sin ADMIN_TOKEN, esta operación solo se acepta desde este mismo equipo y fuera de un navegador ajeno.",
+        "Without an ADMIN_TOKEN this operation is taken only from this machine itself, and not from a foreign web page.";
+    NOT_FOUND: "not_found", 404,
+        "No existe la ruta.",
+        "There is no such path.";
+    GENERO_NOT_FOUND: "genero_not_found", 404,
+        "No existe un género con id_genero {}.",
+        "There is no genre with id_genero {}.";
+    METHOD_NOT_ALLOWED: "method_not_allowed", 405,
+        "La ruta no admite ese método; admite: {}.",
+        "The path does not take that method; it takes: {}.";
+    ID_TAKEN: "id_taken", 409,
+        "Conflicto de clave primaria: el id_genero {} ya existe.",
+        "Primary key conflict: id_genero {} exists already.";
+    TARGET_DOWN: "target_down", 409,
+        "No se cambió de nodo: {} no está disponible.",
+        "The node was not switched: {} is not available.";
+    TARGET_BEHIND: "target_behind", 409,
+        "No se cambió de nodo: {} no está al día.",
+        "The node was not switched: {} is behind.";
+    HANDOVER_BUSY: "handover_busy", 409,
+        "No se cambió a {}: ya hay otro cambio en curso.",
+        "Not switched to {}: another switch is under way.";
+    BODY_TOO_LARGE: "body_too_large", 413,
+        "El cuerpo supera los {} bytes.",
+        "The body is larger than {} bytes.";
+    TYPE_UNSUPPORTED: "type_unsupported", 415,
+        "El cuerpo debe enviarse con 'Content-Type: application/json' y en UTF-8.",
+        "The body must be sent with 'Content-Type: application/json' and in UTF-8.";
+    INTERNAL: "internal", 500,
+        "Error interno; está en el registro.",
+        "Internal error; it is in the log.";
+    DATABASE_ERROR: "database_error", 500,
+        "La base de datos rechazó la operación.",
+        "The database refused the operation.";
+    NO_SEQUENCE: "no_sequence", 500,
+        "USE_SEQUENCE=true, pero la tabla generos no tiene secuencia.",
+        "USE_SEQUENCE=true, but the table generos has no sequence.";
+    NO_FREE_ID: "no_free_id", 500,
+        "No se encontró un id_genero libre; envíe uno.",
+        "No free id_genero was found; send one.";
+    UNHEALTHY: "unhealthy", 500,
+        "Ningún maestro puede atender.",
+        "No master can serve.";
+    NO_MASTER: "no_master", 503,
+        "Ningún maestro puede atender; intente de nuevo en unos segundos.",
+        "No master can serve; try again in a few seconds.";
+    LATE: "late", 503,
+        "La operación no terminó a tiempo y no se realizó.",
+        "The operation did not end in time and was not done.";
+    OUTCOME_UNKNOWN: "outcome_unknown", 503,
+        "No se sabe si la operación se realizó; compruébelo antes de repetirla.",
+        "Whether the operation was done is not known; check before you repeat it.";
+    OVERLOADED: "overloaded", 503,
+        "Demasiadas peticiones a la vez; intente de nuevo en un momento.",
+        "Too many requests at once; try again in a moment.";
+}
+
+/// The languages of the texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    Spanish,
+    English,
+}
+
+impl Language {
+    /// Chooses by an `Accept-Language` header: the one of the two with the higher quality, and
+    /// Spanish when neither or both are asked for alike.
+    pub fn preferred(header: &str) -> Language {
+        let quality = |wanted: &str| {
+            header
+                .split(',')
+                .filter_map(|item| {
+                    let mut parts = item.split(';').map(str::trim);
+                    let tag = parts.next()?.to_ascii_lowercase();
+                    let matches = tag == wanted || tag.starts_with(&format!("{wanted}-"));
+                    let quality = parts
+                        .find_map(|part| part.strip_prefix("q="))
+                        .map_or(Some(1.0), |quality| quality.parse::<f32>().ok())?;
+                    matches.then_some(quality)
+                })
+                .fold(0.0, f32::max)
+        };
+        match quality("en") > quality("es") {
+            true => Language::English,
+            false => Language::Spanish,
+        }
+    }
+}
+
+impl Message {
+    /// The text, with `detail` in its place.
+    pub fn text(&self, language: Language, detail: &str) -> String {
+        let text = match language {
+            Language::Spanish => self.es,
+            Language::English => self.en,
+        };
+        text.replace("{}", detail)
+    }
+}
+
+/// The table as Markdown, as README shows it.
+pub fn as_markdown() -> String {
+    let mut text = String::from("| status | code | meaning |\n|---|---|---|\n");
+    for message in ALL {
+        text.push_str(&format!("| {} | `{}` | {} |\n", message.status, message.code, message.en));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_both_texts_have_the_same_gap() {
+        for message in ALL {
+            let same = ALL.iter().filter(|other| other.code == message.code).count();
+            assert_eq!(same, 1, "{}", message.code);
+            assert_eq!(message.es.matches("{}").count(), message.en.matches("{}").count());
+        }
+    }
+
+    #[test]
+    fn english_only_for_those_who_prefer_it() {
+        for english in ["en", "en-US,en;q=0.9", "de, en;q=0.5", "es;q=0.1, en"] {
+            assert_eq!(Language::preferred(english), Language::English, "{english}");
+        }
+        for spanish in ["", "es", "de", "*", "en;q=0.5, es", "english", "en;q=0", "en;q=x"] {
+            assert_eq!(Language::preferred(spanish), Language::Spanish, "{spanish}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The HTTP API over tiny_http, which no other module knows. `server.rs` moves bytes and threads,
+//! `router.rs` has the table of routes, `handlers.rs` what each does, `input.rs` what it accepts, and
+//! `messages.rs` every error text.
+
+mod access;
+mod handlers;
+pub mod input;
+pub mod messages;
+pub mod router;
+pub mod server;
+
+use crate::board::Board;
+use crate::config::Config;
+use crate::genres::Store;
+use crate::history::History;
+use crate::limits;
+use crate::quiet::Quiet;
+use crate::supervisor::Supervisor;
+use input::Fault;
+use messages::{Language, Message};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the handlers work with.
+pub struct App {
+    pub board: Arc<Board>,
+    pub supervisor: Supervisor,
+    pub store: Store,
+    pub history: History,
+    pub config: Arc<Config>,
+    /// Verdicts of the database that became a 500.
+    pub verdicts: Quiet,
+}
+
+/// A request, as a handler sees it.
+pub struct Req {
+    pub language: Language,
+    /// When the answer must be out.
+    pub deadline: Instant,
+    /// The `{id}` of the route's path, if it has one.
+    pub id: Option<String>,
+    pub query: String,
+    pub body: Vec<u8>,
+}
+
+/// An answer. Headers never carry anything that came from a client.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub body: Value,
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// An error on its way to becoming a [`Reply`].
+#[derive(Debug)]
+pub struct Problem {
+    pub fault: Fault,
+    /// The cause in the words of the log, for whoever wants to know more.
+    pub reason: Option<String>,
+    /// More fields of the answer.
+    pub fields: Map<String, Value>,
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Reply {
+    /// A success.
+    pub fn ok(status: u16, body: Value) -> Reply {
+        Reply { status, body, headers: Vec::new() }
+    }
+}
+
+impl Problem {
+    pub fn new(message: &'static Message, detail: impl Into<String>) -> Problem {
+        Problem::from(Fault::new(message, detail))
+    }
+
+    /// The same, with the cause.
+    pub fn because(mut self, reason: impl Into<String>) -> Problem {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// The answer, in the client's language.
+    pub fn into_reply(self, language: Language) -> Reply {
+        let message = self.fault.message;
+        let mut body = Map::from_iter([
+            ("ok".to_string(), json!(false)),
+            ("error".to_string(), json!(message.text(language, &self.fault.detail))),
+            ("code".to_string(), json!(message.code)),
+        ]);
+        if let Some(reason) = self.reason {
+            body.insert("reason".to_string(), json!(reason));
+        }
+        body.extend(self.fields);
+        let mut headers = self.headers;
+        if message.status == 503 {
+            headers.push(("Retry-After", limits::RETRY_AFTER_S.to_string()));
+        }
+        if message.status == 401 {
+            headers.push(("WWW-Authenticate", "Bearer".to_string()));
+        }
+        Reply { status: message.status, body: Value::Object(body), headers }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Problem {
+        Problem { fault, reason: None, fields: Map::new(), headers: Vec::new() }
+    }
+}
+
+impl From<&'static Message> for Problem {
+    fn from(message: &'static Message) -> Problem {
+        Problem::from(Fault::from(message))
+    }
+}

@@ -1,0 +1,145 @@
+//! The routes, as one table, and the way from a method and a path to one of them.
+
+use super::handlers;
+use super::messages as msg;
+use super::{App, Problem, Reply, Req};
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Anyone,
+    /// Whoever may change the cluster; see `access.rs`.
+    Admin,
+}
+
+/// Where a route is served. What needs a master may have to wait for one, and what does not must be
+/// answered all the same, however many requests are waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// By the thread that received the request, from memory.
+    Front,
+    /// By a worker.
+    Worker,
+    /// By a worker, with a JSON body.
+    WorkerWithBody,
+}
+
+/// A handler.
+pub type Handler = fn(&App, &Req) -> Result<Reply, Problem>;
+
+/// One route. A path has at most one `{id}`.
+pub struct Route {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub access: Access,
+    pub place: Place,
+    pub handler: Handler,
+    pub about: &'static str,
+}
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    access: Access,
+    place: Place,
+    handler: Handler,
+    about: &'static str,
+) -> Route {
+    Route { method, path, access, place, handler, about }
+}
+
+/// Every route of the API.
+pub const ROUTES: &[Route] = &[
+    route("GET", "/", Access::Anyone, Place::Front, handlers::index, "this list"),
+    route("GET", "/generos", Access::Anyone, Place::Worker, handlers::list, "genres by id: `?limit=`, `?after=` (the `next` of the page before), `?genero=` (part of the name)"),
+    route("POST", "/generos", Access::Anyone, Place::WorkerWithBody, handlers::create, "inserts `{\"genero\": text}`, with an `id_genero` or without"),
+    route("GET", "/generos/{id}", Access::Anyone, Place::Worker, handlers::read, "one genre"),
+    route("PUT", "/generos/{id}", Access::Anyone, Place::WorkerWithBody, handlers::update, "renames one genre"),
+    route("DELETE", "/generos/{id}", Access::Anyone, Place::Worker, handlers::delete, "deletes one genre"),
+    route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves, else 500"),
+    route("GET", "/active-node", Access::Anyone, Place::Front, handlers::active_node, "the master that serves, or served last"),
+    route("GET", "/status", Access::Anyone, Place::Front, handlers::status, "everything the program knows"),
+    route("POST", "/switch-to-primary", Access::Admin, Place::Worker, handlers::switch_to_primary, "moves the traffic to master1"),
+    route("POST", "/switch-to-secondary", Access::Admin, Place::Worker, handlers::switch_to_secondary, "moves the traffic to master2"),
+];
+
+/// The route of a request and the `{id}` of its path.
+///
+/// # Errors
+/// 404 for an unknown path; 405, with the methods that it takes, for a known one.
+pub fn find(method: &str, path: &str) -> Result<(&'static Route, Option<String>), Problem> {
+    let path = match path {
+        "/" => path,
+        _ => path.strip_suffix('/').unwrap_or(path),
+    };
+    let matching: Vec<_> =
+        ROUTES.iter().filter_map(|route| Some((route, matches(route.path, path)?))).collect();
+    if matching.is_empty() {
+        return Err(msg::NOT_FOUND.into());
+    }
+    // tiny_http leaves the body of an answer to HEAD away by itself.
+    let wanted = if method == "HEAD" { "GET" } else { method };
+    if let Some((route, id)) = matching.iter().find(|(route, _)| route.method == wanted) {
+        return Ok((route, id.clone()));
+    }
+    let mut allowed: Vec<&str> = matching.iter().map(|(route, _)| route.method).collect();
+    if allowed.contains(&"GET") {
+        allowed.push("HEAD");
+    }
+    let allowed = allowed.join(", ");
+    let mut problem = Problem::new(msg::METHOD_NOT_ALLOWED, allowed.clone());
+    problem.headers.push(("Allow", allowed));
+    Err(problem)
+}
+
+/// Whether `path` fits `pattern`; if so, what stands in the place of `{id}`.
+fn matches(pattern: &str, path: &str) -> Option<Option<String>> {
+    let Some((before, after)) = pattern.split_once("{id}") else {
+        return (pattern == path).then_some(None);
+    };
+    let id = path.strip_prefix(before)?.strip_suffix(after)?;
+    (!id.contains('/')).then(|| Some(id.to_string()))
+}
+
+/// The table as Markdown, as README shows it.
+pub fn as_markdown() -> String {
+    let mut text = String::from("| method | path | who | what it does |\n|---|---|---|---|\n");
+    for route in ROUTES {
+        let who = match route.access {
+            Access::Anyone => "anyone",
+            Access::Admin => "admin",
+        };
+        text.push_str(&format!("| {} | `{}` | {who} | {} |\n", route.method, route.path, route.about));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &str, path: &str) -> Result<(&'static str, Option<String>), (u16, String)> {
+        find(method, path).map(|(route, id)| (route.path, id)).map_err(|problem| {
+            let reply = problem.into_reply(super::msg::Language::English);
+            let allow = reply.headers.iter().find(|(name, _)| *name == "Allow");
+            (reply.status, allow.map(|(_, value)| value.clone()).unwrap_or_default())
+        })
+    }
+
+    #[test]
+    fn paths_lead_to_routes() {
+        assert_eq!(found("GET", "/generos"), Ok(("/generos", None)));
+        assert_eq!(found("HEAD", "/generos/"), Ok(("/generos", None)));
+        assert_eq!(found("PUT", "/generos/7"), Ok(("/generos/{id}", Some("7".to_string()))));
+        assert_eq!(found("GET", "/"), Ok(("/", None)));
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_told_apart() {
+        for unknown in ["/x", "", "/generos/7/8", "//", "/health/x", "/Health"] {
+            assert_eq!(found("GET", unknown), Err((404, String::new())), "{unknown}");
+        }
+        assert_eq!(found("PATCH", "/generos"), Err((405, "GET, POST, HEAD".to_string())));
+        assert_eq!(found("GET", "/switch-to-primary"), Err((405, "POST".to_string())));
+    }
+}

@@ -1,0 +1,165 @@
+//! Every bound of the program, with its unit and its reason. What an operator may change is in
+//! [`crate::config`]; its defaults are here.
+
+use std::time::Duration;
+
+// --- probing and failover ---------------------------------------------------------------------
+
+/// Time between two questions to a master. Five a second cost a master nothing measurable and find
+/// a clean death within 200 ms even when no request is under way.
+pub const PROBE_INTERVAL_MS: u64 = 200;
+
+/// A master that has not answered for this long is `suspect`: shown, but still served from.
+pub const SUSPECT_AFTER_MS: u64 = 500;
+
+/// A master that has not answered for this long is `down`. A second is four to five lost probes:
+/// long enough for a checkpoint on a slow disk, short enough for a person not to reload the page.
+pub const SILENCE_DEADLINE_MS: u64 = 1_000;
+
+/// How long nobody may be fit to serve before the best of the unfit is taken. It gives the master
+/// that served last, and so holds the newest rows, the time to come back first.
+pub const NOBODY_BETTER_AFTER_MS: u64 = 2_000;
+
+/// How long the primary gets at the start to show that it is not behind, before its peer serves.
+pub const START_PATIENCE_MS: u64 = 3_000;
+
+/// A handover that has not ended by then is refused and the writes it held go on where they were.
+pub const HANDOVER_DEADLINE_MS: u64 = 2_000;
+
+/// A master further behind than this is not even tried as the target of a handover, since holding
+/// all writes for it would only end at [`HANDOVER_DEADLINE_MS`]. The apply worker takes about
+/// 40,000 rows/s, some 8 MB/s of WAL.
+pub const HANDOVER_LAG_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Turn of the supervisor when nothing happens: the grain of every deadline that it counts.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// Its turn while a handover is under way, when every millisecond is one that writes wait.
+pub const TICK_HANDOVER: Duration = Duration::from_millis(2);
+
+/// Events that may wait for the supervisor. It takes microseconds for one, so a full queue means
+/// that it is stuck; a worker's doubt is then dropped (the probes tell the same), never waited for.
+pub const EVENT_QUEUE: usize = 1_024;
+
+/// A turn of the supervisor that takes longer is logged with its event.
+pub const SLOW_TURN: Duration = Duration::from_millis(100);
+
+// --- database sessions ------------------------------------------------------------------------
+
+/// Sessions, and so r2d2 connections and threads, per master.
+pub const POOL_SIZE: u64 = 8;
+
+/// TCP connect to a master. The kernel of a frozen server still accepts, so this alone bounds nothing.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// Wait for a connection of the pool; r2d2 doubles its retry delay up to half of this.
+pub const POOL_WAIT: Duration = Duration::from_millis(1_000);
+
+/// Calls that may wait for a session of one master. Beyond it the caller gets 503 at once.
+pub const CALL_QUEUE: usize = 256;
+
+/// PostgreSQL's own bound on a statement of ours. It is behind [`REQUEST_DEADLINE_MS`] and only
+/// tidies up on a server whose caller has long gone.
+pub const STATEMENT_TIMEOUT_MS: u64 = 10_000;
+
+/// Bound on waiting for a lock, so that a `LOCK TABLE` forgotten in a psql is an error, not a hang.
+pub const LOCK_TIMEOUT_MS: u64 = 3_000;
+
+/// Time for a call of the set-up or of `replication status`; creating a slot waits for the oldest
+/// transaction that runs on the publisher.
+pub const SETUP_CALL: Duration = Duration::from_secs(30);
+
+/// Pause before a request that met a broken connection looks at the cluster again. A probe sent at
+/// the same moment has its answer in about a millisecond.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Tries of one request. Each try but the last ended with a lost connection or a moved route.
+pub const ATTEMPTS_MAX: u32 = 50;
+
+/// Ids to draw for one row before giving up; each draw skips a whole run of taken ids.
+pub const ID_DRAWS_MAX: u32 = 8;
+
+// --- HTTP -------------------------------------------------------------------------------------
+
+/// Worker threads. More than the sessions of both masters, so that `/health` always finds one.
+pub const HTTP_WORKERS: u64 = 24;
+
+/// Deadline of a request, from the moment a worker takes it.
+pub const REQUEST_DEADLINE_MS: u64 = 8_000;
+
+/// Body of a request, in bytes. The longest genre with every character escaped is under 4 KiB.
+pub const BODY_MAX_BYTES: usize = 64 * 1024;
+
+/// A connection that sends nothing for this long is closed, half-sent request or not.
+pub const CLIENT_SILENCE: Duration = Duration::from_secs(10);
+
+/// The listener carries [`CLIENT_SILENCE`] as its own accept timeout, so somebody must connect more
+/// often than that; see `http/server.rs`.
+pub const PULSE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Pause before a listener that failed is built again (out of file descriptors, for instance).
+pub const LISTENER_RETRY: Duration = Duration::from_millis(500);
+
+/// Requests whose unread body waits to be drained off; one more is drained by its worker.
+pub const DRAIN_QUEUE: usize = 64;
+
+/// Time that requests under way get when the program is asked to stop.
+pub const STOP_DRAIN: Duration = Duration::from_secs(2);
+
+/// Length of a genre, in characters.
+pub const GENRE_MAX_CHARS: usize = 255;
+
+/// Rows of a page of `GET /generos`: the default and the most.
+pub const PAGE_DEFAULT: i64 = 100;
+/// See [`PAGE_DEFAULT`].
+pub const PAGE_MAX: i64 = 1_000;
+
+/// `Retry-After` of a 503, in seconds: a failover takes about one.
+pub const RETRY_AFTER_S: u64 = 1;
+
+// --- history ----------------------------------------------------------------------------------
+
+/// Changes kept, in memory and in Redis.
+pub const HISTORY_MAX: usize = 1_000;
+
+/// Of these, how many `/status` shows.
+pub const HISTORY_IN_STATUS: usize = 20;
+
+/// Redis: connect, read and write, each.
+pub const REDIS_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// Time between two looks at Redis when nothing is to be written.
+pub const REDIS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A repeated error is logged when it changes, and then once in this time.
+pub const REPEATED_ERROR: Duration = Duration::from_secs(30);
+
+// --- the cluster on this machine --------------------------------------------------------------
+
+/// A started PostgreSQL must accept connections within this time, crash recovery included.
+pub const SERVER_START: Duration = Duration::from_secs(60);
+
+/// Fast shutdown, then immediate shutdown; after both the server is killed. Together with
+/// [`API_STOP`] they stay under the 10 s in which `local down` must be done.
+pub const SERVER_STOP_FAST: Duration = Duration::from_secs(4);
+/// See [`SERVER_STOP_FAST`].
+pub const SERVER_STOP_IMMEDIATE: Duration = Duration::from_millis(1_000);
+
+/// Time for the API to finish what it is doing.
+pub const API_STOP: Duration = Duration::from_secs(3);
+
+/// Ports tried upwards from the wanted one.
+pub const PORTS_TRIED: u16 = 100;
+
+/// The whole of `local up`, before it gives up and says what is missing.
+pub const LOCAL_READY: Duration = Duration::from_secs(90);
+
+const _: () = assert!(SUSPECT_AFTER_MS > 2 * PROBE_INTERVAL_MS, "one lost probe is no suspicion");
+const _: () = assert!(SILENCE_DEADLINE_MS > SUSPECT_AFTER_MS);
+const _: () = assert!(REQUEST_DEADLINE_MS > 2 * SILENCE_DEADLINE_MS + HANDOVER_DEADLINE_MS);
+const _: () = assert!(STATEMENT_TIMEOUT_MS > REQUEST_DEADLINE_MS);
+const _: () = assert!(HTTP_WORKERS > 2 * POOL_SIZE, "/health must find a worker");
+const _: () = assert!(PULSE_INTERVAL.as_millis() * 3 < CLIENT_SILENCE.as_millis());
+const _: () = assert!(
+    API_STOP.as_millis() + SERVER_STOP_FAST.as_millis() + SERVER_STOP_IMMEDIATE.as_millis() < 9_000
+);

@@ -1,0 +1,219 @@
+//! Where the local cluster lives: its folder, what is in it, and the file that says what runs.
+
+use super::process::Process;
+use crate::cluster::NodeId;
+use crate::config::Config;
+use anyhow::{Context, bail};
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Uid, User};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+/// The folder of a local cluster.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub root: PathBuf,
+}
+
+/// What runs, as `up` wrote it down for the other commands. It holds no password.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The process of `up`.
+    pub up: Process,
+    pub api: Option<Process>,
+    pub redis: Option<Process>,
+    pub ports: Ports,
+    /// The address that the API listens on.
+    pub bind: String,
+    /// Whether the API has answered since the start.
+    pub ready: bool,
+}
+
+/// The ports in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    pub api: u16,
+    pub masters: [u16; 2],
+    pub redis: u16,
+}
+
+impl Layout {
+    /// The folder that the configuration names, or the default of this user.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn of(config: &Config) -> anyhow::Result<Layout> {
+        let root = match (&config.data, Uid::effective().is_root(), &config.home) {
+            (Some(data), ..) => PathBuf::from(data),
+            (None, true, _) => PathBuf::from("/var/lib/imdb-ha"),
+            (None, false, Some(home)) => Path::new(home).join(".local/state/imdb-ha"),
+            (None, false, None) => bail!("HOME is not set; name a folder with --data"),
+        };
+        Ok(Layout { root: std::path::absolute(&root)? })
+    }
+
+    /// The data folder of a master.
+    pub fn master(&self, node: NodeId) -> PathBuf {
+        self.root.join(node.name())
+    }
+
+    pub fn redis(&self) -> PathBuf {
+        self.root.join("redis")
+    }
+
+    /// Sockets of the masters.
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// What the API logs.
+    pub fn api_log(&self) -> PathBuf {
+        self.root.join("api.log")
+    }
+
+    /// What a detached `up` prints.
+    pub fn up_log(&self) -> PathBuf {
+        self.root.join("up.log")
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.root.join("state.json")
+    }
+
+    /// What runs, if anything was started in this folder and not stopped.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood.
+    pub fn state(&self) -> anyhow::Result<Option<State>> {
+        let path = self.state_file();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        serde_json::from_str(&text).with_context(|| format!("understand {}", path.display())).map(Some)
+    }
+
+    /// Writes down what runs; a reader sees the old or the new state, never half of one.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_state(&self, state: &State) -> anyhow::Result<()> {
+        let path = self.state_file();
+        let new = path.with_extension("json.new");
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&new)?;
+            file.write_all(serde_json::to_string_pretty(state)?.as_bytes())?;
+            fs::rename(&new, &path)
+        };
+        write().with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Forgets what ran.
+    pub fn remove_state(&self) {
+        let _ = fs::remove_file(self.state_file());
+    }
+
+    /// Makes the folder and claims it for this process, for as long as the result is kept.
+    ///
+    /// # Errors
+    /// When it cannot be made, or when another `up` has it.
+    pub fn claim(&self) -> anyhow::Result<Flock<File>> {
+        fs::create_dir_all(&self.root)
+            .with_context(|| format!("make the folder {}", self.root.display()))?;
+        let path = self.root.join("up.lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(lock),
+            Err(_) => bail!(
+                "a local cluster is running in {} already; `imdb-ha local status` shows it and \
+                 `imdb-ha local down` stops it",
+                self.root.display()
+            ),
+        }
+    }
+}
+
+/// Whom the servers run as. PostgreSQL refuses to run as root, so root runs them as `postgres`.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// Nothing when the servers run as whoever started them.
+    other: Option<(u32, u32)>,
+}
+
+impl Owner {
+    /// The owner for this user.
+    ///
+    /// # Errors
+    /// As root, when there is no user `postgres`.
+    pub fn find() -> anyhow::Result<Owner> {
+        if !Uid::effective().is_root() {
+            return Ok(Owner { other: None });
+        }
+        match User::from_name("postgres")? {
+            Some(user) => Ok(Owner { other: Some((user.uid.as_raw(), user.gid.as_raw())) }),
+            None => bail!(
+                "PostgreSQL does not run as root and there is no user postgres; install PostgreSQL's \
+                 package or start as another user"
+            ),
+        }
+    }
+
+    /// Makes `command` run as the owner, in a process group of its own, so that a Ctrl-C in the
+    /// terminal reaches only the one who stops everything in order.
+    pub fn apply(self, command: &mut std::process::Command) {
+        use std::os::unix::process::CommandExt;
+        if let Some((uid, gid)) = self.other {
+            command.uid(uid).gid(gid);
+        }
+        command.process_group(0).stdin(std::process::Stdio::null()).current_dir("/");
+    }
+
+    /// Makes a folder that belongs to the owner and nobody else.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn make_folder(self, path: &Path) -> anyhow::Result<()> {
+        let make = || -> std::io::Result<()> {
+            fs::create_dir_all(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+            self.give(path)
+        };
+        make().with_context(|| format!("make the folder {}", path.display()))
+    }
+
+    /// Gives a file to the owner.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn give(self, path: &Path) -> std::io::Result<()> {
+        match self.other {
+            Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that the owner gets to `path` at all; root's home is closed to everyone else.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_reach(self, path: &Path) -> anyhow::Result<()> {
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", "cd \"$1\"", "sh"]).arg(path).stderr(std::process::Stdio::null());
+        self.apply(&mut command);
+        match command.status() {
+            Ok(status) if status.success() => Ok(()),
+            _ => bail!(
+                "the user postgres, as whom the masters run, cannot reach {}; name another folder with --data",
+                path.display()
+            ),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! One PostgreSQL server on this machine: made, started, stopped, killed, frozen.
+
+use super::layout::{Layout, Owner};
+use super::process::{self, Process};
+use crate::cluster::NodeId;
+use crate::config::SecretUrl;
+use crate::limits;
+use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
+use serde::Serialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use url::Url;
+
+/// The manual's names for the local servers.
+const USER: &str = "root";
+const PASSWORD: &str = "root";
+/// The manual's database.
+pub const DATABASE: &str = "bases2-db";
+
+/// The oldest PostgreSQL that knows `origin = none`.
+const OLDEST_POSTGRES: u32 = 16;
+
+/// A master of the local cluster.
+#[derive(Clone, Debug)]
+pub struct Master {
+    pub node: NodeId,
+    pub data: PathBuf,
+    run: PathBuf,
+    owner: Owner,
+}
+
+/// What a local server is doing, as its files and processes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerState {
+    Up,
+    Starting,
+    Frozen,
+    Down,
+}
+
+impl ServerState {
+    pub fn name(self) -> &'static str {
+        match self {
+            ServerState::Up => "up",
+            ServerState::Starting => "starting",
+            ServerState::Frozen => "frozen",
+            ServerState::Down => "down",
+        }
+    }
+}
+
+/// PostgreSQL's programs.
+#[derive(Clone, Debug)]
+pub struct Programs(PathBuf);
+
+impl Programs {
+    /// The named folder, or the newest installed version.
+    ///
+    /// # Errors
+    /// When there is no PostgreSQL that is new enough.
+    pub fn find(named: Option<&str>) -> anyhow::Result<Programs> {
+        if let Some(folder) = named {
+            if !Path::new(folder).join("pg_ctl").exists() {
+                bail!("PG_BIN: there is no pg_ctl in it (got {folder:?})");
+            }
+            return Ok(Programs(PathBuf::from(folder)));
+        }
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+        let newest = versions
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|version| *version >= OLDEST_POSTGRES)
+            .filter(|version| Path::new(&format!("/usr/lib/postgresql/{version}/bin/pg_ctl")).exists())
+            .max();
+        match newest {
+            Some(version) => Ok(Programs(PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")))),
+            None => bail!(
+                "no PostgreSQL {OLDEST_POSTGRES} or newer under /usr/lib/postgresql; run \
+                 scripts/install.sh, or set PG_BIN to the folder of its programs"
+            ),
+        }
+    }
+
+    fn command(&self, name: &str, owner: Owner) -> Command {
+        let mut command = Command::new(self.0.join(name));
+        // Nothing of our own environment is the servers' business, least of all a password in it.
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+        owner.apply(&mut command);
+        command
+    }
+}
+
+/// Runs a command to its end and keeps what it said for the error.
+fn run(command: &mut Command, doing: &str) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("{doing}: start {:?}", command.get_program()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let last: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    bail!("{doing}: {} ({})", last[last.len().saturating_sub(4)..].join(" | "), output.status)
+}
+
+impl Master {
+    pub fn new(layout: &Layout, node: NodeId, owner: Owner) -> Master {
+        Master { node, data: layout.master(node), run: layout.run(), owner }
+    }
+
+    /// Its connection string at `port`, for `database`.
+    pub fn url(port: u16, database: &str) -> anyhow::Result<SecretUrl> {
+        let text = format!("postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/{database}");
+        Ok(SecretUrl::new(Url::parse(&text)?))
+    }
+
+    /// Whether its data folder has been made.
+    pub fn exists(&self) -> bool {
+        self.data.join("PG_VERSION").exists()
+    }
+
+    /// Makes the data folder. It appears under its name only when it is complete, so that a start
+    /// that was interrupted begins anew. `durable` is for everything that outlives the day.
+    ///
+    /// # Errors
+    /// What initdb said.
+    pub fn create(&self, programs: &Programs, durable: bool) -> anyhow::Result<()> {
+        let new = self.data.with_extension("new");
+        if new.exists() {
+            fs::remove_dir_all(&new).with_context(|| format!("remove {}", new.display()))?;
+        }
+        self.owner.make_folder(&new)?;
+        let password = new.with_extension("password");
+        fs::write(&password, PASSWORD)?;
+        self.owner.give(&password)?;
+        let mut command = programs.command("initdb", self.owner);
+        command.arg("-D").arg(&new).args(["-U", USER, "-A", "scram-sha-256", "-E", "UTF8"]);
+        command.arg("--locale=C.UTF-8").arg(format!("--pwfile={}", password.display()));
+        if !durable {
+            command.arg("--no-sync");
+        }
+        let made = run(&mut command, &format!("make the data folder of {}", self.node));
+        fs::remove_file(&password)?;
+        made?;
+        let main = new.join("postgresql.conf");
+        let text = fs::read_to_string(&main)?;
+        fs::write(&main, format!("{text}\ninclude = 'imdb-ha.conf'\n"))?;
+        fs::rename(&new, &self.data).with_context(|| format!("make {}", self.data.display()))
+    }
+
+    /// Writes the settings that depend on this start.
+    fn configure(&self, port: u16) -> anyhow::Result<()> {
+        // A socket's path has room for 107 characters; without a socket TCP is left.
+        let sockets = match self.run.as_os_str().len() {
+            0..=80 => self.run.display().to_string(),
+            _ => String::new(),
+        };
+        let text = format!(
+            "# Written at each start by `imdb-ha local up`; put settings of your own into postgresql.auto.conf\n\
+             # with ALTER SYSTEM.\n\n{}\n\
+             cluster_name = '{}'\n\
+             port = {port}\n\
+             listen_addresses = '127.0.0.1'\n\
+             unix_socket_directories = '{}'\n\
+             logging_collector = on\n\
+             log_directory = 'log'\n\
+             log_filename = 'postgresql-%a.log'\n\
+             log_truncate_on_rotation = on\n\
+             log_rotation_age = 1d\n\
+             log_rotation_size = 0\n",
+            include_str!("../../sql/master.conf"),
+            self.node,
+            sockets.replace('\'', "''"),
+        );
+        let path = self.data.join("imdb-ha.conf");
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        Ok(self.owner.give(&path)?)
+    }
+
+    /// Starts the server and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// When it runs already or does not come up; with the last lines of its log.
+    pub fn start(&self, programs: &Programs, port: u16) -> anyhow::Result<()> {
+        if let Some(process) = self.process() {
+            let frozen = if process.is_frozen() { "frozen (thaw it)" } else { "running" };
+            bail!("{} is {frozen} already, as process {}", self.node, process.pid);
+        }
+        self.configure(port)?;
+        let deadline = Instant::now() + limits::SERVER_START;
+        loop {
+            let log = self.data.join("start.log");
+            let mut command = programs.command("pg_ctl", self.owner);
+            command.arg("start").arg("-D").arg(&self.data).arg("-l").arg(&log).args(["-s", "-w", "-t"]);
+            command.arg(limits::SERVER_START.as_secs().to_string());
+            let Err(error) = run(&mut command, &format!("start {}", self.node)) else {
+                return Ok(());
+            };
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = said.lines().collect();
+            let last = lines[lines.len().saturating_sub(4)..].join(" | ");
+            // The children of a killed server hold its shared memory until they notice; they take
+            // seconds, or are gone at once when `local kill` ended them too.
+            let lingering = last.contains("pre-existing shared memory block");
+            if !lingering || Instant::now() >= deadline {
+                bail!("{error:#}; its log: {last}");
+            }
+            std::thread::sleep(Duration::from_millis(250));
+        }
+    }
+
+    /// The postmaster, if it lives. The id in its file counts only for a process that works in its
+    /// data folder.
+    pub fn process(&self) -> Option<Process> {
+        let text = fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
+        let process = Process::with_id(text.lines().next()?.trim().parse().ok()?)?;
+        let data = fs::canonicalize(&self.data).ok()?;
+        (process.folder()? == data).then_some(process)
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> ServerState {
+        let Some(process) = self.process() else { return ServerState::Down };
+        if process.is_frozen() {
+            return ServerState::Frozen;
+        }
+        let text = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
+        match text.lines().nth(7).map(str::trim) {
+            Some("ready") => ServerState::Up,
+            _ => ServerState::Starting,
+        }
+    }
+
+    /// Stops it: in order if it can be, at once if it must be. A frozen server is thawed first.
+    pub fn stop(&self) {
+        let Some(process) = self.process() else { return };
+        process::thaw_family(process);
+        process.signal(Signal::SIGINT);
+        if process.wait_gone(limits::SERVER_STOP_FAST) {
+            return;
+        }
+        process.signal(Signal::SIGQUIT);
+        if !process.wait_gone(limits::SERVER_STOP_IMMEDIATE) {
+            self.kill();
+        }
+    }
+
+    /// SIGKILL to the whole server. Its few bytes of System V shared memory, which mark the data
+    /// folder as taken, are removed too, because nobody else would if it is not started again.
+    pub fn kill(&self) {
+        let Some(process) = self.process() else { return };
+        let marker = fs::read_to_string(self.data.join("postmaster.pid"))
+            .ok()
+            .and_then(|text| Some(text.lines().nth(6)?.split_whitespace().nth(1)?.to_string()));
+        process::kill_family(process);
+        if let Some(segment) = marker {
+            let mut command = Command::new("ipcrm");
+            command.args(["-m", &segment]).stdout(std::process::Stdio::null());
+            let _ = command.stderr(std::process::Stdio::null()).status();
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A whole cluster on this machine: two masters, Redis and the API, to try, to teach and to test with.
+
+mod layout;
+mod master;
+mod ports;
+mod process;
+mod up;
+
+use crate::cli::Local;
+use crate::cluster::NodeId;
+use crate::config::{self, Config, Values};
+use crate::limits;
+use anyhow::{Context, bail};
+use layout::{Layout, Owner, State};
+use master::{DATABASE, Master, Programs, ServerState};
+use nix::sys::signal::Signal;
+use serde_json::{Map, Value, json};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Runs a command of `imdb-ha local`.
+///
+/// # Errors
+/// What could not be done.
+pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<ExitCode> {
+    match command {
+        Local::Up { detach: true, json, .. } => up::detach(config, &config::gather(flags)?, json),
+        Local::Up { ephemeral, json, .. } => {
+            up::run(config, &config::gather(flags)?, &up::Options { ephemeral, json })
+        }
+        Local::Down => down(config),
+        Local::Status { json } => status(config, json),
+        Local::Stop { node } => on_master(config, node.id(), "stopped", |master, _| {
+            require(master, &[ServerState::Up, ServerState::Starting, ServerState::Frozen])?;
+            master.stop();
+            Ok(())
+        }),
+        Local::Start { node } => on_master(config, node.id(), "started", |master, state| {
+            let programs = Programs::find(config.pg_bin.as_deref())?;
+            master.start(&programs, state.ports.masters[master.node.index()])
+        }),
+        Local::Kill { node } => on_master(config, node.id(), "killed", |master, _| {
+            require(master, &[ServerState::Up, ServerState::Starting, ServerState::Frozen])?;
+            master.kill();
+            Ok(())
+        }),
+        Local::Freeze { node } => on_master(config, node.id(), "frozen", |master, _| {
+            require(master, &[ServerState::Up, ServerState::Starting])?;
+            master.process().into_iter().for_each(|head| drop(process::freeze_family(head)));
+            Ok(())
+        }),
+        Local::Thaw { node } => on_master(config, node.id(), "thawed", |master, _| {
+            require(master, &[ServerState::Frozen])?;
+            master.process().into_iter().for_each(process::thaw_family);
+            Ok(())
+        }),
+    }
+}
+
+/// Does something to one master of the running cluster and says what came of it.
+fn on_master(
+    config: &Config,
+    node: NodeId,
+    done: &str,
+    act: impl FnOnce(&Master, &State) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let layout = Layout::of(config)?;
+    let state = running(&layout)?;
+    let master = Master::new(&layout, node, Owner::find()?);
+    act(&master, &state)?;
+    println!("{node} {done}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn require(master: &Master, states: &[ServerState]) -> anyhow::Result<()> {
+    let state = master.state();
+    if !states.contains(&state) {
+        bail!("{} is {}", master.node, state.name());
+    }
+    Ok(())
+}
+
+fn running(layout: &Layout) -> anyhow::Result<State> {
+    layout.state()?.with_context(|| {
+        format!("no local cluster is running in {}; `imdb-ha local up` starts one", layout.root.display())
+    })
+}
+
+/// Stops everything that a state names: the API first, so that nothing asks the masters any more,
+/// then both masters and Redis side by side.
+fn stop(layout: &Layout, state: &State) {
+    if let Some(api) = state.api {
+        end(api, limits::API_STOP);
+    }
+    std::thread::scope(|scope| {
+        if let Ok(owner) = Owner::find() {
+            for node in NodeId::BOTH {
+                scope.spawn(move || Master::new(layout, node, owner).stop());
+            }
+        }
+        if let Some(redis) = state.redis {
+            scope.spawn(move || end(redis, limits::API_STOP));
+        }
+    });
+}
+
+/// SIGTERM, and SIGKILL when that is not enough.
+fn end(process: process::Process, patience: Duration) {
+    process.signal(Signal::SIGCONT);
+    process.signal(Signal::SIGTERM);
+    if !process.wait_gone(patience) {
+        process.signal(Signal::SIGKILL);
+        process.wait_gone(Duration::from_secs(1));
+    }
+}
+
+fn down(config: &Config) -> anyhow::Result<ExitCode> {
+    let layout = Layout::of(config)?;
+    let state = running(&layout)?;
+    let began = Instant::now();
+    if state.up.lives() {
+        state.up.signal(Signal::SIGTERM);
+        let patience = limits::API_STOP
+            + limits::SERVER_STOP_FAST
+            + limits::SERVER_STOP_IMMEDIATE
+            + Duration::from_secs(4);
+        state.up.wait_gone(patience);
+    }
+    // Whatever is left: of an `up` that was killed, or that got stuck.
+    if let Some(left) = layout.state()? {
+        left.up.signal(Signal::SIGKILL);
+        stop(&layout, &left);
+        layout.remove_state();
+    }
+    println!("stopped in {:.1} s; the data stays in {}", began.elapsed().as_secs_f32(), layout.root.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let layout = Layout::of(config)?;
+    let state = running(&layout)?;
+    if json {
+        println!("{}", status_json(&layout, &state)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let word = |process: Option<process::Process>| match process {
+        Some(process) if process.is_frozen() => format!("frozen  (process {})", process.pid),
+        Some(process) if process.lives() => format!("up      (process {})", process.pid),
+        _ => "down".to_string(),
+    };
+    println!("api      {}  {}", up::api_url(api_address(&state)), word(state.api));
+    for node in NodeId::BOTH {
+        let master = Master::new(&layout, node, Owner::find()?);
+        let process = master.process().map(|process| format!("(process {})", process.pid));
+        println!(
+            "{node}  127.0.0.1:{}  {:<8} {}",
+            state.ports.masters[node.index()],
+            master.state().name(),
+            process.unwrap_or_default()
+        );
+    }
+    println!("redis    127.0.0.1:{}  {}", state.ports.redis, word(state.redis));
+    println!("data     {}", layout.root.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The state for programs. The URLs hold the local servers' well-known password, so that whoever
+/// reads them can connect.
+fn status_json(layout: &Layout, state: &State) -> anyhow::Result<Value> {
+    let mut masters = Map::new();
+    for node in NodeId::BOTH {
+        let master = Master::new(layout, node, Owner::find()?);
+        let of_node = json!({
+            "url": Master::url(state.ports.masters[node.index()], DATABASE)?.reveal(),
+            "state": master.state(),
+            "pid": master.process().map(|process| process.pid),
+            "data": master.data,
+        });
+        masters.insert(node.name().to_string(), of_node);
+    }
+    let pid = |process: Option<process::Process>| process.filter(|process| process.lives()).map(|process| process.pid);
+    Ok(json!({
+        "api": up::api_url(api_address(state)),
+        "redis": format!("redis://127.0.0.1:{}", state.ports.redis),
+        "masters": masters,
+        "ready": state.ready,
+        "data": layout.root,
+        "pids": { "up": pid(Some(state.up)), "api": pid(state.api), "redis": pid(state.redis) },
+    }))
+}
+
+/// Where the API is reached from this machine.
+fn api_address(state: &State) -> SocketAddr {
+    let bind: IpAddr = state.bind.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let ip = match bind {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, state.ports.api)
+}
+
+/// What runs where, and what to try.
+fn banner(layout: &Layout, state: &State) -> String {
+    let api = up::api_url(api_address(state));
+    let program = std::env::current_exe().map_or("imdb-ha".to_string(), |path| path.display().to_string());
+    let [first, second] = state.ports.masters;
+    format!(
+        "\n\
+         imdb-ha is ready\n\
+         \x20 API      {api}\n\
+         \x20 master1  127.0.0.1:{first}   master2  127.0.0.1:{second}   (user root, password root, database {DATABASE})\n\
+         \x20 redis    127.0.0.1:{}\n\
+         \x20 data     {}\n\
+         \n\
+         Try:\n\
+         \x20 curl {api}/health\n\
+         \x20 curl -H 'Content-Type: application/json' -d '{{\"genero\": \"Telenovela\"}}' {api}/generos\n\
+         \x20 curl '{api}/generos?genero=novela'\n\
+         \x20 curl {api}/status\n\
+         \x20 curl -X POST {api}/switch-to-primary\n\
+         \n\
+         Kill a master, and ask again:\n\
+         \x20 {program} local kill master1\n\
+         \x20 {program} local start master1\n",
+        state.ports.redis,
+        layout.root.display(),
+    )
+}

@@ -1,0 +1,183 @@
+//! Processes of this machine, looked at through /proc. A process is known by its id and its start
+//! time together, so that an id that was given to somebody else is never signalled.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// One process, for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: i32,
+    /// Start time, in clock ticks since the machine started.
+    started: u64,
+}
+
+/// What /proc says of a process.
+struct Stat {
+    state: char,
+    parent: i32,
+    started: u64,
+}
+
+/// Reads `/proc/PID/stat`. The name in it is in parentheses and may hold anything, so the fields are
+/// counted from the last one.
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+impl Process {
+    /// The process with this id, if it lives. One that has ended and waits for its parent does not.
+    pub fn with_id(pid: i32) -> Option<Process> {
+        let stat = stat(pid)?;
+        (stat.state != 'Z').then_some(Process { pid, started: stat.started })
+    }
+
+    /// This process.
+    pub fn current() -> Option<Process> {
+        Process::with_id(std::process::id() as i32)
+    }
+
+    fn stat(self) -> Option<Stat> {
+        stat(self.pid).filter(|stat| stat.started == self.started && stat.state != 'Z')
+    }
+
+    pub fn lives(self) -> bool {
+        self.stat().is_some()
+    }
+
+    /// Whether it is stopped by SIGSTOP.
+    pub fn is_frozen(self) -> bool {
+        self.stat().is_some_and(|stat| stat.state == 'T')
+    }
+
+    /// Its working folder.
+    pub fn folder(self) -> Option<PathBuf> {
+        self.stat()?;
+        fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
+    }
+
+    /// Sends a signal; one that is gone already needs none.
+    pub fn signal(self, signal: Signal) {
+        if self.lives() {
+            let _ = kill(Pid::from_raw(self.pid), signal);
+        }
+    }
+
+    /// Everything that it started and what those started, without itself.
+    pub fn descendants(self) -> Vec<Process> {
+        let everyone: Vec<(Process, i32)> = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|pid| {
+                let stat = stat(pid)?;
+                Some((Process { pid, started: stat.started }, stat.parent))
+            })
+            .collect();
+        let mut family = vec![self.pid];
+        let mut found = Vec::new();
+        let mut next = 0;
+        while let Some(parent) = family.get(next).copied() {
+            next += 1;
+            for (process, of) in &everyone {
+                if *of == parent && !family.contains(&process.pid) {
+                    family.push(process.pid);
+                    found.push(*process);
+                }
+            }
+        }
+        found
+    }
+
+    /// Waits until it is gone; returns whether it is.
+    pub fn wait_gone(self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while self.lives() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+}
+
+/// The process and all its descendants, stopped first so that it cannot start another meanwhile.
+pub fn freeze_family(head: Process) -> Vec<Process> {
+    head.signal(Signal::SIGSTOP);
+    let mut family = vec![head];
+    family.extend(head.descendants());
+    for process in &family {
+        process.signal(Signal::SIGSTOP);
+    }
+    family
+}
+
+/// Lets a process and all its descendants go on.
+pub fn thaw_family(head: Process) {
+    for process in head.descendants() {
+        process.signal(Signal::SIGCONT);
+    }
+    head.signal(Signal::SIGCONT);
+}
+
+/// SIGKILL to a process and all its descendants; waits until they are gone.
+pub fn kill_family(head: Process) {
+    let family = freeze_family(head);
+    for process in &family {
+        process.signal(Signal::SIGKILL);
+    }
+    for process in &family {
+        process.wait_gone(Duration::from_secs(2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_family_is_frozen_thawed_and_killed() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 60 & sleep 60 & wait"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("start sh");
+        let head = Process::with_id(shell.id() as i32).expect("it lives");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while head.descendants().len() < 2 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let children = head.descendants();
+        assert_eq!(children.len(), 2);
+
+        freeze_family(head);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(head.is_frozen() && children.iter().all(|child| child.is_frozen()));
+        thaw_family(head);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!head.is_frozen() && children.iter().all(|child| !child.is_frozen()));
+
+        kill_family(head);
+        shell.wait().expect("reap it");
+        assert!(!head.lives() && children.iter().all(|child| !child.lives()));
+    }
+
+    #[test]
+    fn an_id_with_another_start_time_is_another_process() {
+        let me = Process::current().expect("this process lives");
+        assert!(me.lives());
+        assert!(!Process { started: me.started + 1, ..me }.lives());
+    }
+}

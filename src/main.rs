@@ -1,0 +1,70 @@
+//! From flags to a subcommand to an exit code. ARCHITECTURE.md says how the parts fit together.
+
+mod board;
+mod cli;
+mod cluster;
+mod config;
+mod dispatch;
+mod genres;
+mod history;
+mod http;
+mod limits;
+mod local;
+mod pg;
+mod probe;
+mod quiet;
+mod replication;
+mod serve;
+mod supervisor;
+
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Replication, Subcommands, Table};
+use config::{Config, InvalidConfig};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) if error.is::<InvalidConfig>() => {
+            eprintln!("imdb-ha: the configuration cannot be used:\n{error}");
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            eprintln!("imdb-ha: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // These two need no configuration, and so work even with a broken one.
+    match cli.command {
+        Subcommands::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "imdb-ha", &mut std::io::stdout());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Subcommands::Table { which } => {
+            print!("{}", table(which));
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    let config = Config::check(&config::gather(&cli.settings.0)?)?;
+    match cli.command {
+        Subcommands::Serve => serve::run(config),
+        Subcommands::Local(command) => local::run(command, &config, &cli.settings.0),
+        Subcommands::Replication(Replication::Setup { json }) => replication::report_setup(&config, json),
+        Subcommands::Replication(Replication::Status { json }) => replication::report_status(&config, json),
+        Subcommands::Completions { .. } | Subcommands::Table { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn table(which: Table) -> String {
+    match which {
+        Table::States => cluster::fsm::as_markdown(),
+        Table::Routes => http::router::as_markdown(),
+        Table::Variables => config::as_markdown(),
+        Table::Errors => http::messages::as_markdown(),
+    }
+}

@@ -1,0 +1,202 @@
+//! Calls on a master that can be given up on. No timeout of the driver ends a query on a frozen
+//! server, so a query never runs on the thread that needs its answer: each master has a few session
+//! threads that take calls from a bounded queue and work on connections of its pool, and the caller
+//! waits for the reply as long as it likes. A caller that gives up learns whether its call had begun.
+//! A session thread that hangs on a frozen master comes free when the master thaws or dies.
+
+use super::pool::{self, Session, SessionManager};
+use crate::cluster::NodeId;
+use crate::limits;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use postgres::error::SqlState;
+use r2d2::{Pool, PooledConnection};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Why a call brought no result.
+#[derive(Debug)]
+pub enum CallError {
+    /// It never reached the server: it may be repeated anywhere.
+    NotStarted(String),
+    /// It may or may not have taken effect.
+    Unknown(String),
+    /// The queue of this master is full.
+    Busy,
+    /// The server's verdict, or a mistake of ours that the driver noticed.
+    Verdict(postgres::Error),
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CallError::NotStarted(cause) | CallError::Unknown(cause) => f.write_str(cause),
+            CallError::Busy => f.write_str("too many calls are waiting for this master"),
+            CallError::Verdict(error) => f.write_str(&super::explain(error)),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// The session threads of one master. Dropping the last handle ends them.
+#[derive(Clone)]
+pub struct Sessions {
+    node: NodeId,
+    jobs: Sender<Job>,
+    life: Arc<AtomicU64>,
+}
+
+/// A call under way.
+pub struct Call<T> {
+    progress: Arc<AtomicU8>,
+    reply: Receiver<Result<T, CallError>>,
+}
+
+struct Job {
+    progress: Arc<AtomicU8>,
+    /// Runs the call on a session and sends the reply; or sends why there is no session.
+    run: Box<dyn FnOnce(Result<&mut Session, String>) + Send>,
+}
+
+/// Progress of a call. Both sides move it on from `WAITING`, and only one of them wins.
+const WAITING: u8 = 0;
+const BEGUN: u8 = 1;
+const ABANDONED: u8 = 2;
+
+impl Sessions {
+    /// Starts `size` session threads over a pool of as many connections; connects to nothing yet.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(node: NodeId, settings: postgres::Config, size: u32) -> std::io::Result<Sessions> {
+        let life = Arc::new(AtomicU64::new(0));
+        let pool = pool::build(node, settings, size, Arc::clone(&life))?;
+        let (jobs, queue) = crossbeam_channel::bounded::<Job>(limits::CALL_QUEUE);
+        for index in 0..size {
+            let (pool, queue, life) = (pool.clone(), queue.clone(), Arc::clone(&life));
+            std::thread::Builder::new()
+                .name(format!("pg-{node}-{index}"))
+                .spawn(move || serve(node, &pool, &queue, &life))?;
+        }
+        Ok(Sessions { node, jobs, life })
+    }
+
+    /// Hands in a call; never waits.
+    ///
+    /// # Errors
+    /// [`CallError::Busy`] when [`limits::CALL_QUEUE`] calls are waiting already.
+    pub fn submit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> Result<Call<T>, CallError> {
+        let (reply_to, reply) = crossbeam_channel::bounded(1);
+        let progress = Arc::new(AtomicU8::new(WAITING));
+        let run = Box::new(move |session: Result<&mut Session, String>| {
+            let result = match session {
+                Ok(session) => work(session).map_err(|error| classify(error, session)),
+                Err(cause) => Err(CallError::NotStarted(cause)),
+            };
+            // Nobody listens any more when the caller has given up.
+            let _ = reply_to.send(result);
+        });
+        match self.jobs.try_send(Job { progress: Arc::clone(&progress), run }) {
+            Ok(()) => Ok(Call { progress, reply }),
+            Err(TrySendError::Full(_)) => Err(CallError::Busy),
+            Err(TrySendError::Disconnected(_)) => {
+                Err(CallError::NotStarted(format!("the sessions of {} have ended", self.node)))
+            }
+        }
+    }
+
+    /// Hands in a call and waits for it.
+    ///
+    /// # Errors
+    /// Those of [`Sessions::submit`] and of the call; and when `patience` is over.
+    pub fn run<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let call = self.submit(work)?;
+        match call.reply.recv_timeout(patience) {
+            Ok(result) => result,
+            Err(_) => Err(call.give_up(&format!("no answer within {} ms", patience.as_millis()))),
+        }
+    }
+
+    /// Begins a new life: connections made before are not used again. For a master that was down,
+    /// whose old connections are dead without knowing it.
+    pub fn begin_new_life(&self) {
+        self.life.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl<T> Call<T> {
+    /// Where the reply arrives; at most one does.
+    pub fn reply(&self) -> &Receiver<Result<T, CallError>> {
+        &self.reply
+    }
+
+    /// Stops waiting. A call that no session has taken yet will not run; of one that has been taken
+    /// the outcome is unknown.
+    pub fn give_up(self, reason: &str) -> CallError {
+        match self.progress.compare_exchange(WAITING, ABANDONED, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => CallError::NotStarted(reason.to_string()),
+            Err(_) => CallError::Unknown(reason.to_string()),
+        }
+    }
+}
+
+/// What a failed call means for its caller.
+fn classify(error: postgres::Error, session: &mut Session) -> CallError {
+    let ending = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
+    let server_ends = error.code().is_some_and(|code| ending.contains(code));
+    if server_ends || (error.as_db_error().is_none() && session.is_closed()) {
+        session.discard();
+        return CallError::Unknown(super::explain(&error));
+    }
+    CallError::Verdict(error)
+}
+
+/// Life of a session thread: one call after the other, until the last handle is dropped.
+fn serve(node: NodeId, pool: &Pool<SessionManager>, queue: &Receiver<Job>, life: &AtomicU64) {
+    for job in queue {
+        if job.progress.load(Ordering::SeqCst) == ABANDONED {
+            continue;
+        }
+        let session = take_session(pool, life);
+        if job.progress.compare_exchange(WAITING, BEGUN, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            continue;
+        }
+        match session {
+            Ok(mut session) => {
+                let run = AssertUnwindSafe(|| (job.run)(Ok(&mut session)));
+                // A panic in a call ends the call, whose caller learns that the outcome is unknown,
+                // and the connection, which may be in the middle of anything; not the thread.
+                if catch_unwind(run).is_err() {
+                    log::error!("a call on {node} panicked; its connection is dropped");
+                    session.discard();
+                }
+            }
+            Err(cause) => (job.run)(Err(format!("connect to {node}: {cause}"))),
+        }
+    }
+}
+
+/// A connection of the master's present life.
+fn take_session(
+    pool: &Pool<SessionManager>,
+    life: &AtomicU64,
+) -> Result<PooledConnection<SessionManager>, String> {
+    // At most every connection of the pool can be of an earlier life.
+    for _ in 0..=pool.max_size() {
+        let mut session = pool.get().map_err(|error| error.to_string())?;
+        if session.life() == life.load(Ordering::SeqCst) && !session.is_closed() {
+            return Ok(session);
+        }
+        session.discard();
+    }
+    Err("every connection of the pool is of an earlier life of the server".to_string())
+}

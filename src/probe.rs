@@ -1,0 +1,90 @@
+//! One probe thread per master. It asks, says what it heard, and decides nothing. It may hang for as
+//! long as its master is frozen: the supervisor counts the silence, not the probe.
+
+use crate::board::Board;
+use crate::cluster::{Event, NodeId};
+use crate::pg::{explain, explain_any};
+use crate::replication::status::{self, NodeReplication};
+use crate::supervisor::Supervisor;
+use crossbeam_channel::{Receiver, Sender, select};
+use postgres::error::SqlState;
+use postgres::{Client, NoTls};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The wake-up of a probe: a full channel means that it will ask anyway.
+pub fn wake_up() -> (Sender<()>, Receiver<()>) {
+    crossbeam_channel::bounded(1)
+}
+
+/// Starts the probe of one master.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(
+    node: NodeId,
+    settings: postgres::Config,
+    interval: Duration,
+    wake: Receiver<()>,
+    board: Arc<Board>,
+    supervisor: Supervisor,
+) -> std::io::Result<()> {
+    std::thread::Builder::new().name(format!("probe-{node}")).spawn(move || {
+        let mut client = None;
+        loop {
+            let asked_ms = board.now_ms();
+            let heard = ask(node, &settings, &mut client);
+            let (event, details) = match heard {
+                Ok(seen) => {
+                    (Event::Answered { node, facts: seen.facts(), asked_ms }, Some(seen))
+                }
+                Err(Silent::Refused(cause)) => (Event::Refused { node, cause }, None),
+                Err(Silent::Unclear(cause)) => (Event::Doubted { node, cause }, None),
+            };
+            board.set_details(node, details);
+            supervisor.report(event);
+            select! {
+                recv(wake) -> woken => if woken.is_err() { return },
+                default(interval) => {}
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Why a probe has no facts.
+enum Silent {
+    /// A fresh connection was refused or answered with an error: proof.
+    Refused(String),
+    /// Nothing that proves anything; the silence counts.
+    Unclear(String),
+}
+
+/// Asks once. A broken connection proves nothing by itself (somebody may have ended this one
+/// session), so a fresh one is tried at once, and its fate does.
+fn ask(
+    node: NodeId,
+    settings: &postgres::Config,
+    kept: &mut Option<Client>,
+) -> Result<NodeReplication, Silent> {
+    if let Some(mut client) = kept.take() {
+        if let Ok(seen) = status::read(&mut client, node) {
+            *kept = Some(client);
+            return Ok(seen);
+        }
+    }
+    let mut client = settings.connect(NoTls).map_err(|error| judge("connect", &error))?;
+    let seen = status::read(&mut client, node).map_err(|error| judge("ask", &error))?;
+    *kept = Some(client);
+    Ok(seen)
+}
+
+fn judge(doing: &str, error: &postgres::Error) -> Silent {
+    let cause = format!("{doing}: {}", explain(error));
+    let full = error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
+    // A server without a free connection lives; and a time limit is silence, not an answer.
+    if full || explain_any(error).contains("timed out") {
+        return Silent::Unclear(cause);
+    }
+    Silent::Refused(cause)
+}

@@ -1,0 +1,102 @@
+//! The replication between the masters: setting it up and looking at it.
+
+pub mod setup;
+pub mod status;
+
+use crate::cluster::NodeId;
+use crate::config::Config;
+use serde_json::{Map, Value, json};
+use status::NodeReplication;
+use std::process::ExitCode;
+
+/// `imdb-ha replication setup`.
+///
+/// # Errors
+/// What could not be done.
+pub fn report_setup(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let done = setup::run(config)?;
+    if json {
+        println!("{}", json!({ "ok": true, "done": done }));
+    } else if done.is_empty() {
+        println!("nothing to do: the masters are joined");
+    } else {
+        done.iter().for_each(|line| println!("{line}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `imdb-ha replication status`: exit code 1 when a direction is not streaming.
+///
+/// # Errors
+/// None of its own: a master that cannot be asked is part of the report.
+pub fn report_status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let reach = setup::Reach::new(config)?;
+    let seen = NodeId::BOTH.map(|node| {
+        reach
+            .run(node, "read the replication status", move |session| status::read(session.client(), node))
+            .map_err(|error| format!("{error:#}"))
+    });
+    let well = seen.iter().all(|seen| seen.as_ref().is_ok_and(|seen| seen.troubles().is_empty()));
+    if json {
+        println!("{}", as_json(&seen, well));
+    } else {
+        for node in NodeId::BOTH {
+            print!("{}", as_text(node, config, &seen[node.index()]));
+        }
+        println!("{}", if well { "both directions are streaming" } else { "NOT streaming in both directions" });
+    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+type Seen = Result<NodeReplication, String>;
+
+fn as_json(seen: &[Seen; 2], well: bool) -> Value {
+    let masters: Map<String, Value> = NodeId::BOTH
+        .into_iter()
+        .map(|node| {
+            let of_node = match &seen[node.index()] {
+                Ok(seen) => json!({ "replication": seen, "troubles": seen.troubles() }),
+                Err(error) => json!({ "troubles": [error] }),
+            };
+            (node.name().to_string(), of_node)
+        })
+        .collect();
+    json!({ "ok": well, "masters": masters })
+}
+
+fn as_text(node: NodeId, config: &Config, seen: &Seen) -> String {
+    let mut text = format!("{node} ({})\n", config.master(node).address());
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) => return format!("{text}  PROBLEM      {error}\n\n"),
+    };
+    let (out, way_in) = (&seen.out, &seen.way_in);
+    let yes = |is: bool, yes: &'static str, no: &'static str| if is { yes } else { no };
+    let figure = |value: Option<u64>, unit: &str| match value {
+        Some(value) => format!("{value} {unit}"),
+        None => "unknown".to_string(),
+    };
+    text.push_str(&format!("  publication  pub_imdb: {}\n", yes(seen.publication, "there", "MISSING")));
+    text.push_str(&format!(
+        "  sends to     {}: slot {} {}, {}, lag {}, {}\n",
+        node.peer(),
+        out.slot,
+        yes(out.exists, yes(out.active, "active", "INACTIVE"), "MISSING"),
+        out.state.as_deref().unwrap_or("NOT streaming"),
+        figure(out.lag_bytes, "bytes"),
+        figure(out.lag_ms, "ms"),
+    ));
+    text.push_str(&format!(
+        "  takes from   {}: {} {}, apply worker {}, last heard {} ago\n",
+        node.peer(),
+        way_in.subscription,
+        yes(way_in.exists, yes(way_in.enabled, "enabled", "DISABLED"), "MISSING"),
+        yes(way_in.applying, "running", "NOT running"),
+        figure(way_in.heard_ms_ago, "ms"),
+    ));
+    for trouble in seen.troubles() {
+        text.push_str(&format!("  PROBLEM      {trouble}\n"));
+    }
+    text.push('\n');
+    text
+}

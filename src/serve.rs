@@ -1,0 +1,93 @@
+//! `imdb-ha serve`: puts the parts together, runs until it is told to stop, and stops in order.
+
+use crate::board::Board;
+use crate::cluster::{Cluster, NodeId};
+use crate::config::Config;
+use crate::dispatch::Dispatch;
+use crate::genres::Store;
+use crate::http::{self, App};
+use crate::pg::{self, Sessions};
+use crate::quiet::Quiet;
+use crate::supervisor::{self, Hands};
+use crate::{history, probe};
+use anyhow::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What could not be started; nothing is left running then but threads of a process that ends.
+pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+    env_logger::Builder::new().parse_filters(&config.log_filter).init();
+    // Before anything listens, so that a signal at any moment is an orderly stop.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("listen for signals")?;
+    let config = Arc::new(config);
+    let server = start(&config)?;
+    announce(&config);
+    let signal = signals.forever().next();
+    log::info!("stopping on {}", if signal == Some(SIGINT) { "SIGINT" } else { "SIGTERM" });
+    server.stop();
+    // The process ends here, with its threads and connections. Joining a thread or dropping a pool
+    // could wait for a frozen master for ever; nothing in them needs an orderly end.
+    log::info!("stopped");
+    std::process::exit(0);
+}
+
+/// Starts every thread. The probes and the supervisor come first, so that the first request finds
+/// somebody who looks after the masters.
+fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
+    let started = Instant::now();
+    let cluster = Cluster::new(config.cluster_settings(), 0);
+    let board = Arc::new(Board::new(cluster.view(), started));
+    let history = history::start(&config.redis_url).context("start the history")?;
+    let (supervisor, inbox) = supervisor::channel();
+    let statement_timeout = Duration::from_millis(crate::limits::STATEMENT_TIMEOUT_MS);
+    let open = |node: NodeId| -> anyhow::Result<Sessions> {
+        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        Sessions::start(node, settings, config.pool_size).context("start the sessions")
+    };
+    let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];
+    let (wake1, woken1) = probe::wake_up();
+    let (wake2, woken2) = probe::wake_up();
+    supervisor::start(
+        cluster,
+        inbox,
+        Hands {
+            board: Arc::clone(&board),
+            sessions: sessions.clone(),
+            probes: [wake1, wake2],
+            history: history.clone(),
+        },
+    )
+    .context("start the supervisor")?;
+    for (node, woken) in [(NodeId::Master1, woken1), (NodeId::Master2, woken2)] {
+        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        let (board, supervisor) = (Arc::clone(&board), supervisor.clone());
+        probe::start(node, settings, config.probe_interval, woken, board, supervisor)
+            .context("start a probe")?;
+    }
+    let dispatch = Arc::new(Dispatch::new(Arc::clone(&board), supervisor.clone(), sessions));
+    let store = Store::new(dispatch, config.use_sequence);
+    let config = Arc::clone(config);
+    http::server::start(App { board, supervisor, store, history, config, verdicts: Quiet::default() })
+}
+
+fn announce(config: &Config) {
+    log::info!("imdb-ha {} listens on http://{}:{}", env!("CARGO_PKG_VERSION"), config.bind, config.port);
+    log::info!(
+        "master1 is {}, master2 is {}, redis is {}",
+        config.master(NodeId::Master1).address(),
+        config.master(NodeId::Master2).address(),
+        config.redis_url.address()
+    );
+    if config.admin_token.is_none() {
+        log::warn!("no ADMIN_TOKEN is set: only callers on this machine may switch masters");
+        if !config.bind.is_loopback() {
+            log::warn!("the API listens beyond this machine; set an ADMIN_TOKEN");
+        }
+    }
+}

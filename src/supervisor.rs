@@ -1,0 +1,183 @@
+//! The one loop that owns the state of the cluster. Everything that happens arrives as an event on
+//! one channel; the pure core decides; here it is published and carried out.
+
+use crate::board::Board;
+use crate::cluster::{Change, Cluster, Effect, Event, NodeId, Refusal};
+use crate::history::History;
+use crate::limits;
+use crate::pg::{Sessions, explain};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A handle on the supervisor, for everyone who has something to tell it.
+#[derive(Clone)]
+pub struct Supervisor {
+    inbox: Sender<Message>,
+}
+
+enum Message {
+    Happened(Event),
+    Switch { to: NodeId, reply: Sender<Result<(), Refusal>> },
+}
+
+/// Why a switch has no outcome to tell.
+#[derive(Debug)]
+pub enum SwitchError {
+    Refused(Refusal),
+    /// The supervisor did not answer in time; what will come of it is not known.
+    NoAnswer,
+}
+
+/// What the loop needs to carry out its decisions.
+pub struct Hands {
+    pub board: Arc<Board>,
+    pub sessions: [Sessions; 2],
+    /// Wakes the probe of each master.
+    pub probes: [Sender<()>; 2],
+    pub history: History,
+}
+
+/// The receiving end, made before the threads that send to it.
+pub struct Inbox(Receiver<Message>);
+
+/// The channel to the supervisor: its handle, and what [`run`] reads.
+pub fn channel() -> (Supervisor, Inbox) {
+    let (inbox, messages) = crossbeam_channel::bounded(limits::EVENT_QUEUE);
+    (Supervisor { inbox }, Inbox(messages))
+}
+
+impl Supervisor {
+    /// Tells what happened. Never waits: when the queue is full the event is dropped, because the
+    /// probes keep saying the same until it is heard.
+    pub fn report(&self, event: Event) {
+        if self.inbox.try_send(Message::Happened(event)).is_err() {
+            log::debug!("the supervisor's queue is full; an event was dropped");
+        }
+    }
+
+    /// Moves the traffic to `to` and waits for the outcome.
+    ///
+    /// # Errors
+    /// The reason when the switch did not happen.
+    pub fn switch(&self, to: NodeId) -> Result<(), SwitchError> {
+        let patience = Duration::from_millis(limits::HANDOVER_DEADLINE_MS) + Duration::from_secs(1);
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        self.inbox
+            .send_timeout(Message::Switch { to, reply }, patience)
+            .map_err(|_| SwitchError::NoAnswer)?;
+        match answer.recv_timeout(patience) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refusal)) => Err(SwitchError::Refused(refusal)),
+            Err(_) => Err(SwitchError::NoAnswer),
+        }
+    }
+}
+
+/// Starts the loop.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(cluster: Cluster, inbox: Inbox, hands: Hands) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("supervisor".to_string())
+        .spawn(move || Loop { cluster, hands, tickets: HashMap::new(), next_ticket: 0 }.run(&inbox.0))?;
+    Ok(())
+}
+
+struct Loop {
+    cluster: Cluster,
+    hands: Hands,
+    /// Who waits for the outcome of which switch.
+    tickets: HashMap<u64, Sender<Result<(), Refusal>>>,
+    next_ticket: u64,
+}
+
+impl Loop {
+    /// Runs until the last handle is dropped.
+    fn run(mut self, messages: &Receiver<Message>) {
+        let mut last_tick = Instant::now();
+        loop {
+            let holding = self.cluster.holding_writes();
+            let patience = if holding { limits::TICK_HANDOVER } else { limits::TICK };
+            match messages.recv_timeout(patience) {
+                Ok(Message::Happened(event)) => self.turn(event),
+                Ok(Message::Switch { to, reply }) => {
+                    let ticket = self.next_ticket;
+                    self.next_ticket += 1;
+                    self.tickets.insert(ticket, reply);
+                    self.turn(Event::Switch { to, ticket });
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // The tick comes by the clock, however many events arrive.
+            if last_tick.elapsed() >= patience {
+                last_tick = Instant::now();
+                self.turn(Event::Tick);
+            }
+            if self.cluster.holding_writes() && self.hands.board.writes_under_way() == 0 {
+                self.turn(Event::Drained);
+            }
+        }
+    }
+
+    /// One event: decide, publish, then carry out. Publishing comes first, so that whoever learns
+    /// of an effect finds the new picture.
+    fn turn(&mut self, event: Event) {
+        let began = Instant::now();
+        let name = format!("{event:?}");
+        let effects = self.cluster.handle(self.hands.board.now_ms(), event);
+        self.hands.board.publish(self.cluster.view());
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        if began.elapsed() > limits::SLOW_TURN {
+            log::warn!("a turn of the supervisor took {} ms: {name}", began.elapsed().as_millis());
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            // A full channel means that the probe has been told already.
+            Effect::ProbeNow(node) => drop(self.hands.probes[node.index()].try_send(())),
+            Effect::AlignSequences(node) => self.align_sequences(node),
+            Effect::Record(change) => self.record(change),
+            Effect::Answer { ticket, outcome } => {
+                if let Some(reply) = self.tickets.remove(&ticket) {
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.send(outcome);
+                }
+            }
+        }
+    }
+
+    /// Moves the sequences past the rows that arrived meanwhile. Nobody waits for it: an id that is
+    /// drawn too early is taken, which the insert notices and draws again.
+    fn align_sequences(&self, node: NodeId) {
+        let sessions = &self.hands.sessions[node.index()];
+        sessions.begin_new_life();
+        let submitted = sessions.submit(move |session| {
+            let aligned = session.query(include_str!("../sql/align_sequences.sql"), &[]);
+            if let Err(error) = &aligned {
+                log::warn!("align the sequences of {node}: {}", explain(error));
+            }
+            aligned.map(drop)
+        });
+        if let Err(error) = submitted {
+            log::warn!("align the sequences of {node}: {error}");
+        }
+    }
+
+    fn record(&self, change: Change) {
+        let cause = change.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+        let Change { what, node, from, to, why, duration_ms, .. } = &change;
+        match *what {
+            "node" => log::info!("{node}: {from} -> {to} after {duration_ms} ms: {why}{cause}"),
+            "outage" => log::error!("outage: {why}{cause}"),
+            _ => log::warn!("{what}: {from} -> {to} ({duration_ms} ms): {why}{cause}"),
+        }
+        self.hands.history.record(change);
+    }
+}
