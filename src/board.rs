@@ -32,7 +32,11 @@ struct Picture {
 impl Picture {
     fn new(view: ClusterView) -> Picture {
         let (open, changed) = crossbeam_channel::bounded(0);
-        Picture { view: Arc::new(view), _open: open, changed }
+        Picture {
+            view: Arc::new(view),
+            _open: open,
+            changed,
+        }
     }
 }
 
@@ -77,7 +81,8 @@ impl Board {
     /// Publishes a newer picture and wakes all who wait for one.
     pub fn publish(&self, view: ClusterView) {
         self.active.store(view.active.index(), Ordering::SeqCst);
-        self.holding_writes.store(view.holding_writes, Ordering::SeqCst);
+        self.holding_writes
+            .store(view.holding_writes, Ordering::SeqCst);
         *lock(&self.picture) = Picture::new(view);
     }
 

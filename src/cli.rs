@@ -138,7 +138,10 @@ impl Args for Settings {
                     .global(true)
                     .hide_short_help(true)
                     .help_heading("Configuration")
-                    .help(format!("{} [env: {}]{default}", variable.about, variable.name)),
+                    .help(format!(
+                        "{} [env: {}]{default}",
+                        variable.about, variable.name
+                    )),
             );
         }
         command

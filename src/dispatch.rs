@@ -20,6 +20,8 @@ pub enum Kind {
 /// Which try of a call this is.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
+    /// Counted from 0; a later one may run while an earlier one still sits on a frozen master.
+    pub number: u32,
     /// An earlier try may have taken effect, here or on the other master.
     pub may_have_happened: bool,
 }
@@ -34,7 +36,10 @@ pub enum DispatchError {
     /// Too many calls are waiting.
     Overloaded,
     /// The server's verdict.
-    Verdict { node: NodeId, error: postgres::Error },
+    Verdict {
+        node: NodeId,
+        error: postgres::Error,
+    },
 }
 
 /// A failed call, and whether it may have taken effect all the same.
@@ -53,7 +58,11 @@ pub struct Dispatch {
 
 impl Dispatch {
     pub fn new(board: Arc<Board>, supervisor: Supervisor, sessions: [Sessions; 2]) -> Dispatch {
-        Dispatch { board, supervisor, sessions }
+        Dispatch {
+            board,
+            supervisor,
+            sessions,
+        }
     }
 
     /// Runs `work` on the active master and returns its result with the master that gave it. `work`
@@ -70,11 +79,16 @@ impl Dispatch {
         let work = Arc::new(work);
         let mut may_have_happened = false;
         let mut last_cause = String::from("writes are held by a handover");
-        for _ in 0..limits::ATTEMPTS_MAX {
-            let fail = |error| Failed { error, may_have_happened };
+        for number in 0..limits::ATTEMPTS_MAX {
+            let fail = |error| Failed {
+                error,
+                may_have_happened,
+            };
             let (view, changed) = self.board.look();
             if !view.serving {
-                return Err(fail(DispatchError::NoMaster { reason: view.outage_reason() }));
+                return Err(fail(DispatchError::NoMaster {
+                    reason: view.outage_reason(),
+                }));
             }
             if Instant::now() >= deadline {
                 break;
@@ -91,7 +105,11 @@ impl Dispatch {
             };
             // Read after the write is counted, so that a handover cannot slip in between.
             let node = self.board.active();
-            let result = self.attempt(node, deadline, may_have_happened, &work);
+            let attempt = Attempt {
+                number,
+                may_have_happened,
+            };
+            let result = self.attempt(node, deadline, attempt, &work);
             drop(guard);
             match result {
                 Ok(value) => return Ok((value, node)),
@@ -105,10 +123,16 @@ impl Dispatch {
                     last_cause = cause;
                 }
             }
-            self.supervisor.report(Event::Doubted { node, cause: last_cause.clone() });
+            self.supervisor.report(Event::Doubted {
+                node,
+                cause: last_cause.clone(),
+            });
             wait_for(&self.board.look().1, limits::RETRY_PAUSE);
         }
-        Err(Failed { error: DispatchError::Late { reason: last_cause }, may_have_happened })
+        Err(Failed {
+            error: DispatchError::Late { reason: last_cause },
+            may_have_happened,
+        })
     }
 
     /// One try on one master. It ends early when the route moves away from that master.
@@ -116,7 +140,7 @@ impl Dispatch {
         &self,
         node: NodeId,
         deadline: Instant,
-        may_have_happened: bool,
+        attempt: Attempt,
         work: &Arc<F>,
     ) -> Result<T, CallError>
     where
@@ -124,8 +148,8 @@ impl Dispatch {
         F: Fn(&mut Session, Attempt) -> Result<T, postgres::Error> + Send + Sync + 'static,
     {
         let work = Arc::clone(work);
-        let call: Call<T> = self.sessions[node.index()]
-            .submit(move |session| work(session, Attempt { may_have_happened }))?;
+        let call: Call<T> =
+            self.sessions[node.index()].submit(move |session| work(session, attempt))?;
         loop {
             let (view, changed) = self.board.look();
             if !view.serving || view.active != node {

@@ -45,11 +45,26 @@ pub struct RedisHealth {
 /// # Errors
 /// When the thread cannot be started.
 pub fn start(url: &SecretUrl) -> std::io::Result<History> {
-    let redis = RedisHealth { url: format!("{url:?}"), state: "unknown", error: None };
-    let shared = Shared { entries: VecDeque::new(), unwritten: 0, redis };
+    let redis = RedisHealth {
+        url: format!("{url:?}"),
+        state: "unknown",
+        error: None,
+    };
+    let shared = Shared {
+        entries: VecDeque::new(),
+        unwritten: 0,
+        redis,
+    };
     let (wake, woken) = crossbeam_channel::bounded(1);
-    let history = History { shared: Arc::new(Mutex::new(shared)), wake };
-    let writer = Writer { url: url.clone(), connection: None, quiet: Quiet::default() };
+    let history = History {
+        shared: Arc::new(Mutex::new(shared)),
+        wake,
+    };
+    let writer = Writer {
+        url: url.clone(),
+        connection: None,
+        quiet: Quiet::default(),
+    };
     let of_thread = Arc::clone(&history.shared);
     std::thread::Builder::new()
         .name("history".to_string())
@@ -79,7 +94,12 @@ impl History {
 
     /// The newest entries, newest first.
     pub fn newest(&self, count: usize) -> Vec<Value> {
-        lock(&self.shared).entries.iter().take(count).cloned().collect()
+        lock(&self.shared)
+            .entries
+            .iter()
+            .take(count)
+            .cloned()
+            .collect()
     }
 
     /// Whether Redis can be reached.
@@ -102,7 +122,12 @@ impl Writer {
                 // A connection that missed an answer must not be used for the next question.
                 self.connection = None;
             }
-            self.tell(shared, outcome.map_err(|error| crate::pg::explain_any(&error)).err());
+            self.tell(
+                shared,
+                outcome
+                    .map_err(|error| crate::pg::explain_any(&error))
+                    .err(),
+            );
             match woken.recv_timeout(limits::REDIS_INTERVAL) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -119,7 +144,13 @@ impl Writer {
     fn write(&mut self, shared: &Mutex<Shared>) -> redis::RedisResult<()> {
         let waiting: Vec<String> = {
             let shared = lock(shared);
-            shared.entries.iter().take(shared.unwritten).rev().map(Value::to_string).collect()
+            shared
+                .entries
+                .iter()
+                .take(shared.unwritten)
+                .rev()
+                .map(Value::to_string)
+                .collect()
         };
         let connection = self.connection()?;
         if waiting.is_empty() {
@@ -169,12 +200,10 @@ impl Writer {
         let address = self.url.address();
         match error {
             None if self.quiet.clear() => log::info!("redis {address}: reachable again"),
-            None => {}
-            Some(error) => {
-                if self.quiet.admit(&error).is_some() {
-                    log::warn!("redis {address}: {error}; the history waits in memory meanwhile");
-                }
+            Some(error) if self.quiet.admit(&error).is_some() => {
+                log::warn!("redis {address}: {error}; the history waits in memory meanwhile");
             }
+            _ => {}
         }
     }
 }

@@ -154,7 +154,10 @@ pub const PORTS_TRIED: u16 = 100;
 /// The whole of `local up`, before it gives up and says what is missing.
 pub const LOCAL_READY: Duration = Duration::from_secs(90);
 
-const _: () = assert!(SUSPECT_AFTER_MS > 2 * PROBE_INTERVAL_MS, "one lost probe is no suspicion");
+const _: () = assert!(
+    SUSPECT_AFTER_MS > 2 * PROBE_INTERVAL_MS,
+    "one lost probe is no suspicion"
+);
 const _: () = assert!(SILENCE_DEADLINE_MS > SUSPECT_AFTER_MS);
 const _: () = assert!(REQUEST_DEADLINE_MS > 2 * SILENCE_DEADLINE_MS + HANDOVER_DEADLINE_MS);
 const _: () = assert!(STATEMENT_TIMEOUT_MS > REQUEST_DEADLINE_MS);

@@ -41,7 +41,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // These two need no configuration, and so work even with a broken one.
     match cli.command {
         Subcommands::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "imdb-ha", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "imdb-ha",
+                &mut std::io::stdout(),
+            );
             return Ok(ExitCode::SUCCESS);
         }
         Subcommands::Table { which } => {
@@ -54,8 +59,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Subcommands::Serve => serve::run(config),
         Subcommands::Local(command) => local::run(command, &config, &cli.settings.0),
-        Subcommands::Replication(Replication::Setup { json }) => replication::report_setup(&config, json),
-        Subcommands::Replication(Replication::Status { json }) => replication::report_status(&config, json),
+        Subcommands::Replication(Replication::Setup { json }) => {
+            replication::report_setup(&config, json)
+        }
+        Subcommands::Replication(Replication::Status { json }) => {
+            replication::report_status(&config, json)
+        }
         Subcommands::Completions { .. } | Subcommands::Table { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -29,26 +29,33 @@ pub fn start(
     board: Arc<Board>,
     supervisor: Supervisor,
 ) -> std::io::Result<()> {
-    std::thread::Builder::new().name(format!("probe-{node}")).spawn(move || {
-        let mut client = None;
-        loop {
-            let asked_ms = board.now_ms();
-            let heard = ask(node, &settings, &mut client);
-            let (event, details) = match heard {
-                Ok(seen) => {
-                    (Event::Answered { node, facts: seen.facts(), asked_ms }, Some(seen))
+    std::thread::Builder::new()
+        .name(format!("probe-{node}"))
+        .spawn(move || {
+            let mut client = None;
+            loop {
+                let asked_ms = board.now_ms();
+                let heard = ask(node, &settings, &mut client);
+                let (event, details) = match heard {
+                    Ok(seen) => (
+                        Event::Answered {
+                            node,
+                            facts: seen.facts(),
+                            asked_ms,
+                        },
+                        Some(seen),
+                    ),
+                    Err(Silent::Refused(cause)) => (Event::Refused { node, cause }, None),
+                    Err(Silent::Unclear(cause)) => (Event::Doubted { node, cause }, None),
+                };
+                board.set_details(node, details);
+                supervisor.report(event);
+                select! {
+                    recv(wake) -> woken => if woken.is_err() { return },
+                    default(interval) => {}
                 }
-                Err(Silent::Refused(cause)) => (Event::Refused { node, cause }, None),
-                Err(Silent::Unclear(cause)) => (Event::Doubted { node, cause }, None),
-            };
-            board.set_details(node, details);
-            supervisor.report(event);
-            select! {
-                recv(wake) -> woken => if woken.is_err() { return },
-                default(interval) => {}
             }
-        }
-    })?;
+        })?;
     Ok(())
 }
 
@@ -73,7 +80,9 @@ fn ask(
             return Ok(seen);
         }
     }
-    let mut client = settings.connect(NoTls).map_err(|error| judge("connect", &error))?;
+    let mut client = settings
+        .connect(NoTls)
+        .map_err(|error| judge("connect", &error))?;
     let seen = status::read(&mut client, node).map_err(|error| judge("ask", &error))?;
     *kept = Some(client);
     Ok(seen)

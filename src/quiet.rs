@@ -14,7 +14,9 @@ impl Quiet {
     pub fn admit(&self, text: &str) -> Option<u64> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match last.as_mut() {
-            Some((said, at, swallowed)) if said == text && at.elapsed() < limits::REPEATED_ERROR => {
+            Some((said, at, swallowed))
+                if said == text && at.elapsed() < limits::REPEATED_ERROR =>
+            {
                 *swallowed += 1;
                 None
             }
@@ -28,7 +30,11 @@ impl Quiet {
 
     /// Forgets what was said; returns whether there was anything.
     pub fn clear(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .is_some()
     }
 }
 

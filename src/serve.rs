@@ -22,14 +22,23 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// What could not be started; nothing is left running then but threads of a process that ends.
 pub fn run(config: Config) -> anyhow::Result<ExitCode> {
-    env_logger::Builder::new().parse_filters(&config.log_filter).init();
+    env_logger::Builder::new()
+        .parse_filters(&config.log_filter)
+        .init();
     // Before anything listens, so that a signal at any moment is an orderly stop.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("listen for signals")?;
     let config = Arc::new(config);
     let server = start(&config)?;
     announce(&config);
     let signal = signals.forever().next();
-    log::info!("stopping on {}", if signal == Some(SIGINT) { "SIGINT" } else { "SIGTERM" });
+    log::info!(
+        "stopping on {}",
+        if signal == Some(SIGINT) {
+            "SIGINT"
+        } else {
+            "SIGTERM"
+        }
+    );
     server.stop();
     // The process ends here, with its threads and connections. Joining a thread or dropping a pool
     // could wait for a frozen master for ever; nothing in them needs an orderly end.
@@ -67,17 +76,40 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
     for (node, woken) in [(NodeId::Master1, woken1), (NodeId::Master2, woken2)] {
         let settings = pg::connection_settings(config.master(node), statement_timeout)?;
         let (board, supervisor) = (Arc::clone(&board), supervisor.clone());
-        probe::start(node, settings, config.probe_interval, woken, board, supervisor)
-            .context("start a probe")?;
+        probe::start(
+            node,
+            settings,
+            config.probe_interval,
+            woken,
+            board,
+            supervisor,
+        )
+        .context("start a probe")?;
     }
-    let dispatch = Arc::new(Dispatch::new(Arc::clone(&board), supervisor.clone(), sessions));
+    let dispatch = Arc::new(Dispatch::new(
+        Arc::clone(&board),
+        supervisor.clone(),
+        sessions,
+    ));
     let store = Store::new(dispatch, config.use_sequence);
     let config = Arc::clone(config);
-    http::server::start(App { board, supervisor, store, history, config, verdicts: Quiet::default() })
+    http::server::start(App {
+        board,
+        supervisor,
+        store,
+        history,
+        config,
+        verdicts: Quiet::default(),
+    })
 }
 
 fn announce(config: &Config) {
-    log::info!("imdb-ha {} listens on http://{}:{}", env!("CARGO_PKG_VERSION"), config.bind, config.port);
+    log::info!(
+        "imdb-ha {} listens on http://{}:{}",
+        env!("CARGO_PKG_VERSION"),
+        config.bind,
+        config.port
+    );
     log::info!(
         "master1 is {}, master2 is {}, redis is {}",
         config.master(NodeId::Master1).address(),

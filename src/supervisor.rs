@@ -19,7 +19,10 @@ pub struct Supervisor {
 
 enum Message {
     Happened(Event),
-    Switch { to: NodeId, reply: Sender<Result<(), Refusal>> },
+    Switch {
+        to: NodeId,
+        reply: Sender<Result<(), Refusal>>,
+    },
 }
 
 /// Why a switch has no outcome to tell.
@@ -82,7 +85,15 @@ impl Supervisor {
 pub fn start(cluster: Cluster, inbox: Inbox, hands: Hands) -> std::io::Result<()> {
     std::thread::Builder::new()
         .name("supervisor".to_string())
-        .spawn(move || Loop { cluster, hands, tickets: HashMap::new(), next_ticket: 0 }.run(&inbox.0))?;
+        .spawn(move || {
+            Loop {
+                cluster,
+                hands,
+                tickets: HashMap::new(),
+                next_ticket: 0,
+            }
+            .run(&inbox.0)
+        })?;
     Ok(())
 }
 
@@ -100,7 +111,11 @@ impl Loop {
         let mut last_tick = Instant::now();
         loop {
             let holding = self.cluster.holding_writes();
-            let patience = if holding { limits::TICK_HANDOVER } else { limits::TICK };
+            let patience = if holding {
+                limits::TICK_HANDOVER
+            } else {
+                limits::TICK
+            };
             match messages.recv_timeout(patience) {
                 Ok(Message::Happened(event)) => self.turn(event),
                 Ok(Message::Switch { to, reply }) => {
@@ -134,7 +149,10 @@ impl Loop {
             self.carry_out(effect);
         }
         if began.elapsed() > limits::SLOW_TURN {
-            log::warn!("a turn of the supervisor took {} ms: {name}", began.elapsed().as_millis());
+            log::warn!(
+                "a turn of the supervisor took {} ms: {name}",
+                began.elapsed().as_millis()
+            );
         }
     }
 
@@ -171,8 +189,20 @@ impl Loop {
     }
 
     fn record(&self, change: Change) {
-        let cause = change.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
-        let Change { what, node, from, to, why, duration_ms, .. } = &change;
+        let cause = change
+            .cause
+            .as_ref()
+            .map(|cause| format!(" ({cause})"))
+            .unwrap_or_default();
+        let Change {
+            what,
+            node,
+            from,
+            to,
+            why,
+            duration_ms,
+            ..
+        } = &change;
         match *what {
             "node" => log::info!("{node}: {from} -> {to} after {duration_ms} ms: {why}{cause}"),
             "outage" => log::error!("outage: {why}{cause}"),

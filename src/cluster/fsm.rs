@@ -31,10 +31,17 @@ const fn row(
     act: &'static [Action],
     why: &'static str,
 ) -> Transition {
-    Transition { from, on, to, act, why }
+    Transition {
+        from,
+        on,
+        to,
+        act,
+        why,
+    }
 }
 
 /// Every transition there is.
+#[rustfmt::skip] // one row, one line
 pub const TRANSITIONS: &[Transition] = &[
     // The start: an answer shows that it lives, not that it is complete.
     row(Unknown, Answered, CatchingUp, &[Action::NoteBarrier], "it answers; whether it holds all that its peer has is being checked"),
@@ -77,7 +84,9 @@ pub const IGNORED: &[(NodeState, Signal)] = &[
 
 /// The row for this state and signal; nothing when the pair is one of [`IGNORED`].
 pub fn step(from: NodeState, on: Signal) -> Option<&'static Transition> {
-    TRANSITIONS.iter().find(|row| row.from == from && row.on == on)
+    TRANSITIONS
+        .iter()
+        .find(|row| row.from == from && row.on == on)
 }
 
 /// The table as Markdown, as ARCHITECTURE.md shows it.
@@ -94,9 +103,14 @@ pub fn as_markdown() -> String {
             row.why
         ));
     }
-    let ignored: Vec<String> =
-        IGNORED.iter().map(|(state, signal)| format!("{state} on {}", signal.name())).collect();
-    text.push_str(&format!("\nAnything else means nothing: {}.\n", ignored.join(", ")));
+    let ignored: Vec<String> = IGNORED
+        .iter()
+        .map(|(state, signal)| format!("{state} on {}", signal.name()))
+        .collect();
+    text.push_str(&format!(
+        "\nAnything else means nothing: {}.\n",
+        ignored.join(", ")
+    ));
     text
 }
 
@@ -108,10 +122,14 @@ mod tests {
     fn every_pair_is_one_row_or_one_listed_ignore() {
         for state in NodeState::ALL {
             for signal in Signal::ALL {
-                let rows =
-                    TRANSITIONS.iter().filter(|row| row.from == state && row.on == signal).count();
-                let ignores =
-                    IGNORED.iter().filter(|pair| pair.0 == state && pair.1 == signal).count();
+                let rows = TRANSITIONS
+                    .iter()
+                    .filter(|row| row.from == state && row.on == signal)
+                    .count();
+                let ignores = IGNORED
+                    .iter()
+                    .filter(|pair| pair.0 == state && pair.1 == signal)
+                    .count();
                 assert_eq!(rows + ignores, 1, "{state} on {}", signal.name());
             }
         }
@@ -119,7 +137,10 @@ mod tests {
 
     #[test]
     fn a_master_serves_again_only_after_catching_up() {
-        for row in TRANSITIONS.iter().filter(|row| row.to.serves() && !row.from.serves()) {
+        for row in TRANSITIONS
+            .iter()
+            .filter(|row| row.to.serves() && !row.from.serves())
+        {
             assert_eq!(row.from, CatchingUp, "{} on {}", row.from, row.on.name());
             assert!(row.act.contains(&Action::AlignSequences));
         }
@@ -128,7 +149,12 @@ mod tests {
     #[test]
     fn catching_up_always_notes_what_to_catch_up_with() {
         for row in TRANSITIONS.iter().filter(|row| row.to == CatchingUp) {
-            assert!(row.act.contains(&Action::NoteBarrier), "{} on {}", row.from, row.on.name());
+            assert!(
+                row.act.contains(&Action::NoteBarrier),
+                "{} on {}",
+                row.from,
+                row.on.name()
+            );
         }
     }
 }

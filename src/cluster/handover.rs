@@ -2,6 +2,7 @@
 //! on the way. Writes are held; when none is under way any more, the active master is asked where
 //! its WAL ends; when the target has confirmed that position, the route flips and the writes go on.
 
+use super::routing::Route;
 use super::{Change, Cluster, Effect, NodeId, NodeState};
 use serde::Serialize;
 
@@ -41,21 +42,35 @@ impl Cluster {
         out: &mut Vec<Effect>,
     ) {
         if self.serving && self.active == to && self.handover.is_none() {
-            out.push(Effect::Answer { ticket, outcome: Ok(()) });
+            out.push(Effect::Answer {
+                ticket,
+                outcome: Ok(()),
+            });
             return;
         }
         if let Err(refusal) = self.may_hand_over(to) {
-            out.push(Effect::Answer { ticket, outcome: Err(refusal) });
+            out.push(Effect::Answer {
+                ticket,
+                outcome: Err(refusal),
+            });
             return;
         }
-        self.handover = Some(Handover { to, ticket, started_ms: now, phase: Phase::Draining });
+        self.handover = Some(Handover {
+            to,
+            ticket,
+            started_ms: now,
+            phase: Phase::Draining,
+        });
     }
 
     /// Whether trying makes sense at all; refused before any write is held.
     fn may_hand_over(&self, to: NodeId) -> Result<(), Refusal> {
         let refuse = |code, detail| Err(Refusal { code, detail });
         if let Some(running) = &self.handover {
-            return refuse("handover_busy", format!("a handover to {} is under way", running.to));
+            return refuse(
+                "handover_busy",
+                format!("a handover to {} is under way", running.to),
+            );
         }
         match self.state(to) {
             NodeState::Up => {}
@@ -63,48 +78,84 @@ impl Cluster {
                 return refuse("target_behind", self.missing_to_current(to));
             }
             state => {
-                return refuse("target_down", format!("{to} is {state}: {}", self.node_view(to).reason));
+                return refuse(
+                    "target_down",
+                    format!("{to} is {state}: {}", self.node_view(to).reason),
+                );
             }
         }
         if !self.serving {
-            return refuse("no_master", "no master serves, so there is nothing to hand over".into());
+            return refuse(
+                "no_master",
+                "no master serves, so there is nothing to hand over".into(),
+            );
         }
         let Some(facts) = self.facts(self.active) else {
-            return refuse("target_behind", format!("{} has not said where it stands", self.active));
+            return refuse(
+                "target_behind",
+                format!("{} has not said where it stands", self.active),
+            );
         };
         match facts.peer_lag_bytes() {
-            Some(lag) if facts.peer_streaming && lag <= self.settings.handover_lag_max_bytes => Ok(()),
-            Some(lag) if facts.peer_streaming => {
-                refuse("target_behind", format!("{to} is {lag} bytes behind {}", self.active))
+            Some(lag) if facts.peer_streaming && lag <= self.settings.handover_lag_max_bytes => {
+                Ok(())
             }
-            _ => refuse("target_behind", format!("{} is not streaming to {to}", self.active)),
+            Some(lag) if facts.peer_streaming => refuse(
+                "target_behind",
+                format!("{to} is {lag} bytes behind {}", self.active),
+            ),
+            _ => refuse(
+                "target_behind",
+                format!("{} is not streaming to {to}", self.active),
+            ),
         }
     }
 
     /// No write is under way: from now on the end of the active master's WAL stands still.
     pub(super) fn settle_handover(&mut self, now: u64, out: &mut Vec<Effect>) {
-        let Some(handover) = &mut self.handover else { return };
+        let Some(handover) = &mut self.handover else {
+            return;
+        };
         if matches!(handover.phase, Phase::Draining) {
-            handover.phase = Phase::Settling { since_ms: now, barrier: None };
+            handover.phase = Phase::Settling {
+                since_ms: now,
+                barrier: None,
+            };
             out.push(Effect::ProbeNow(self.active));
         }
     }
 
     /// Ends the handover if it can be ended, one way or the other.
     pub(super) fn advance_handover(&mut self, now: u64, out: &mut Vec<Effect>) {
-        let Some(handover) = &mut self.handover else { return };
+        let Some(handover) = &mut self.handover else {
+            return;
+        };
         let (to, ticket, started_ms) = (handover.to, handover.ticket, handover.started_ms);
         let active = self.active;
         if let Phase::Settling { since_ms, barrier } = &mut handover.phase {
             if let Some((facts, asked_ms)) = &self.nodes[active.index()].facts {
-                if barrier.is_none() && *asked_ms >= *since_ms {
+                // Later than, not as late as: within one millisecond the question may have come first.
+                if barrier.is_none() && *asked_ms > *since_ms {
                     *barrier = Some(facts.wal_lsn);
                 }
                 let confirmed = facts.peer_confirmed_lsn.filter(|_| facts.peer_streaming);
                 if active != to && matches!((*barrier, confirmed), (Some(b), Some(c)) if c >= b) {
                     self.handover = None;
-                    self.point_at(now, to, "handover", "a person moved the traffic", out);
-                    out.push(Effect::Answer { ticket, outcome: Ok(()) });
+                    let (what, why) = ("handover", "a person moved the traffic");
+                    self.point_at(
+                        now,
+                        to,
+                        Route {
+                            what,
+                            why,
+                            since: started_ms,
+                        },
+                        out,
+                    );
+                    out.push(Effect::Answer {
+                        ticket,
+                        outcome: Ok(()),
+                    });
                     return;
                 }
             }
@@ -118,7 +169,10 @@ impl Cluster {
                 detail: format!("{to} is {}: {}", self.state(to), self.node_view(to).reason),
             })
         } else if now - started_ms >= self.settings.handover_deadline_ms {
-            Err(Refusal { code: "target_behind", detail: self.why_late(to, now - started_ms) })
+            Err(Refusal {
+                code: "target_behind",
+                detail: self.why_late(to, now - started_ms),
+            })
         } else {
             return;
         };
@@ -138,7 +192,10 @@ impl Cluster {
     }
 
     fn why_late(&self, to: NodeId, waited_ms: u64) -> String {
-        let lag = match self.facts(self.active).and_then(|facts| facts.peer_lag_bytes()) {
+        let lag = match self
+            .facts(self.active)
+            .and_then(|facts| facts.peer_lag_bytes())
+        {
             Some(lag) => format!("{to} is {lag} bytes behind {}", self.active),
             None => format!("{} has not said where it stands", self.active),
         };

@@ -31,7 +31,11 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum Event {
     /// A probe that was sent at `asked_ms` came back.
-    Answered { node: NodeId, facts: Facts, asked_ms: u64 },
+    Answered {
+        node: NodeId,
+        facts: Facts,
+        asked_ms: u64,
+    },
     /// A fresh connection was refused, or answered with an error.
     Refused { node: NodeId, cause: String },
     /// A worker's call failed without a verdict of the server.
@@ -50,7 +54,10 @@ pub enum Effect {
     ProbeNow(NodeId),
     AlignSequences(NodeId),
     Record(Change),
-    Answer { ticket: u64, outcome: Result<(), Refusal> },
+    Answer {
+        ticket: u64,
+        outcome: Result<(), Refusal>,
+    },
 }
 
 /// One thing that changed: a line of the log and an entry of the history.
@@ -176,7 +183,11 @@ impl Cluster {
     pub fn handle(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
         match event {
-            Event::Answered { node, facts, asked_ms } => {
+            Event::Answered {
+                node,
+                facts,
+                asked_ms,
+            } => {
                 self.hear(now_ms, node, facts, asked_ms, &mut out);
             }
             Event::Refused { node, cause } => {
@@ -266,7 +277,9 @@ impl Cluster {
         out: &mut Vec<Effect>,
     ) {
         let node = &mut self.nodes[id.index()];
-        let Some(row) = fsm::step(node.state, signal) else { return };
+        let Some(row) = fsm::step(node.state, signal) else {
+            return;
+        };
         out.push(Effect::Record(Change {
             what: "node",
             node: id,
@@ -312,7 +325,9 @@ impl Cluster {
     /// Whether a master that catches up has everything now.
     fn judge_current(&mut self, now: u64, out: &mut Vec<Effect>) {
         for id in NodeId::BOTH {
-            let Barrier::At(barrier) = self.node(id).barrier else { continue };
+            let Barrier::At(barrier) = self.node(id).barrier else {
+                continue;
+            };
             let current = self.facts(id.peer()).is_some_and(|peer| {
                 peer.peer_streaming && peer.peer_confirmed_lsn.is_some_and(|lsn| lsn >= barrier)
             });
@@ -337,7 +352,9 @@ impl Cluster {
             (Some(confirmed), Barrier::At(barrier)) => {
                 format!("{} bytes to go", barrier.saturating_sub(confirmed))
             }
-            (Some(_), Barrier::WantedSince(_)) => format!("waiting for {peer} to say where it stands"),
+            (Some(_), Barrier::WantedSince(_)) => {
+                format!("waiting for {peer} to say where it stands")
+            }
         }
     }
 }

@@ -179,6 +179,7 @@ pub struct Facts {
 impl Facts {
     /// Bytes of WAL that the peer has not confirmed yet; nothing without a slot.
     pub fn peer_lag_bytes(&self) -> Option<u64> {
-        self.peer_confirmed_lsn.map(|confirmed| self.wal_lsn.saturating_sub(confirmed))
+        self.peer_confirmed_lsn
+            .map(|confirmed| self.wal_lsn.saturating_sub(confirmed))
     }
 }

@@ -3,6 +3,13 @@
 
 use super::{Change, Cluster, Effect, NodeId, NodeState, Signal};
 
+/// Why the route moves, and since when that was on its way, in ms.
+pub(super) struct Route {
+    pub what: &'static str,
+    pub why: &'static str,
+    pub since: u64,
+}
+
 impl Cluster {
     /// When nobody is fit to serve, takes the best of those that answer. The master that served last
     /// needs no patience: nothing newer than what it holds was ever acknowledged elsewhere. Any other
@@ -17,7 +24,10 @@ impl Cluster {
         let best = if self.served && waiting(&self.active) {
             Some(self.active)
         } else if now.saturating_sub(since) >= self.settings.nobody_better_after_ms {
-            NodeId::BOTH.into_iter().filter(waiting).min_by_key(|id| self.bytes_behind(*id))
+            NodeId::BOTH
+                .into_iter()
+                .filter(waiting)
+                .min_by_key(|id| self.bytes_behind(*id))
         } else {
             None
         };
@@ -34,10 +44,23 @@ impl Cluster {
             return;
         }
         match self.next_active(now) {
-            Some((to, what, why)) => self.point_at(now, to, what, why, out),
+            Some((to, what, why)) => {
+                // A failover is felt from the last sign of life of the master that failed.
+                let since = match what {
+                    "failover" => self.node(self.active).heard_ms,
+                    _ => self.route_since_ms,
+                };
+                self.point_at(now, to, Route { what, why, since }, out);
+            }
             None if self.serving => {
+                let since = self.route_since_ms;
+                let route = Route {
+                    what: "outage",
+                    why: "no master can serve",
+                    since,
+                };
+                self.record_route(now, "none", route, out);
                 self.serving = false;
-                self.record_route(now, "outage", "none", "no master can serve", out);
             }
             None => {}
         }
@@ -49,7 +72,11 @@ impl Cluster {
         let peer = active.peer();
         if self.state(active).serves() {
             return Some(match self.served {
-                true => (active, "service", "the master that served last can serve again"),
+                true => (
+                    active,
+                    "service",
+                    "the master that served last can serve again",
+                ),
                 false => (active, "start", "the primary is up and not behind"),
             });
         }
@@ -57,7 +84,11 @@ impl Cluster {
             return None;
         }
         if self.served {
-            return Some((peer, "failover", "the active master is gone and its peer is up"));
+            return Some((
+                peer,
+                "failover",
+                "the active master is gone and its peer is up",
+            ));
         }
         let patience_over = now - self.started_ms >= self.settings.start_patience_ms;
         (self.state(active) == NodeState::Down || patience_over).then_some((
@@ -68,41 +99,29 @@ impl Cluster {
     }
 
     /// Points the route at `to` and records it.
-    pub(super) fn point_at(
-        &mut self,
-        now: u64,
-        to: NodeId,
-        what: &'static str,
-        why: &'static str,
-        out: &mut Vec<Effect>,
-    ) {
-        self.record_route(now, what, to.name(), why, out);
+    pub(super) fn point_at(&mut self, now: u64, to: NodeId, route: Route, out: &mut Vec<Effect>) {
+        self.record_route(now, to.name(), route, out);
         self.active = to;
         self.serving = true;
         self.served = true;
     }
 
-    fn record_route(
-        &mut self,
-        now: u64,
-        what: &'static str,
-        to: &'static str,
-        why: &'static str,
-        out: &mut Vec<Effect>,
-    ) {
-        let from = if self.serving { self.active.name() } else { "none" };
-        // A failover is felt from the last sign of life of the master that failed.
-        let since = match what {
-            "failover" => self.node(self.active).heard_ms,
-            _ => self.route_since_ms,
-        };
+    fn record_route(&mut self, now: u64, to: &'static str, route: Route, out: &mut Vec<Effect>) {
+        let Route { what, why, since } = route;
         out.push(Effect::Record(Change {
             what,
             node: self.active,
-            from,
+            from: if self.serving {
+                self.active.name()
+            } else {
+                "none"
+            },
             to,
             why,
-            cause: self.node(self.active).cause.clone().filter(|_| what != "start"),
+            cause: match what {
+                "failover" | "outage" => self.node(self.active).cause.clone(),
+                _ => None,
+            },
             duration_ms: now - since,
         }));
         self.route_since_ms = now;
@@ -110,6 +129,8 @@ impl Cluster {
 
     /// How far this master is behind its peer, in bytes; unknown counts as infinitely far.
     fn bytes_behind(&self, id: NodeId) -> u64 {
-        self.facts(id.peer()).and_then(|peer| peer.peer_lag_bytes()).unwrap_or(u64::MAX)
+        self.facts(id.peer())
+            .and_then(|peer| peer.peer_lag_bytes())
+            .unwrap_or(u64::MAX)
     }
 }

@@ -2,10 +2,10 @@
 //! id is drawn before the insert and kept over all tries, so a row whose fate is unknown after a lost
 //! connection is sent again as the same row, and never becomes two.
 
+use crate::cluster::NodeId;
 use crate::config::UseSequence;
 use crate::dispatch::{Attempt, Dispatch, Failed, Kind};
 use crate::limits;
-use crate::cluster::NodeId;
 use crate::pg::Session;
 use postgres::{Error, Row};
 use serde::Serialize;
@@ -32,6 +32,8 @@ pub enum Created {
     Duplicate,
     /// `USE_SEQUENCE=true`, and the table has none.
     NoSequence,
+    /// A later try took over; nobody waits for this answer.
+    Superseded,
     /// No free id was found in [`limits::ID_DRAWS_MAX`] draws, or the ids are used up.
     NoFreeId,
 }
@@ -46,7 +48,8 @@ pub struct Store {
 const INSERT: &str = "INSERT INTO public.generos (id_genero, genero, cambiado_en) \
     VALUES ($1::int4, $2::text, $3::timestamptz) ON CONFLICT (id_genero) DO NOTHING \
     RETURNING id_genero::int4, genero::text";
-const SELECT: &str = "SELECT id_genero::int4, genero::text FROM public.generos WHERE id_genero = $1::int4";
+const SELECT: &str =
+    "SELECT id_genero::int4, genero::text FROM public.generos WHERE id_genero = $1::int4";
 const UPDATE: &str = "UPDATE public.generos SET genero = $2::text, cambiado_en = $3::timestamptz \
     WHERE id_genero = $1::int4 RETURNING id_genero::int4, genero::text";
 const DELETE: &str =
@@ -63,7 +66,11 @@ const NEXT_BY_MAX: &str = "SELECT coalesce(max(id_genero), 0)::int8 + 1 FROM pub
 
 impl Store {
     pub fn new(dispatch: Arc<Dispatch>, use_sequence: UseSequence) -> Store {
-        Store { dispatch, use_sequence, told_sequence: Arc::new(AtomicBool::new(false)) }
+        Store {
+            dispatch,
+            use_sequence,
+            told_sequence: Arc::new(AtomicBool::new(false)),
+        }
     }
 
     /// Inserts a genre under `id`, or under the next free one.
@@ -75,12 +82,17 @@ impl Store {
             chosen: id,
             genero,
             at: SystemTime::now(),
-            kept: Mutex::new(None),
+            draw: Mutex::new(Draw {
+                attempt: 0,
+                id: None,
+            }),
             use_sequence: self.use_sequence,
             told_sequence: Arc::clone(&self.told_sequence),
         };
         self.dispatch
-            .call(Kind::Write, deadline, move |session, attempt| insert.run(session, attempt))
+            .call(Kind::Write, deadline, move |session, attempt| {
+                insert.run(session, attempt)
+            })
     }
 
     /// The genre with this id, if there is one.
@@ -89,7 +101,11 @@ impl Store {
     /// Those of the dispatch.
     pub fn read(&self, id: i32, deadline: Instant) -> Outcome<Option<Genre>> {
         self.dispatch.call(Kind::Read, deadline, move |session, _| {
-            session.query(SELECT, &[&id])?.first().map(genre).transpose()
+            session
+                .query(SELECT, &[&id])?
+                .first()
+                .map(genre)
+                .transpose()
         })
     }
 
@@ -105,7 +121,11 @@ impl Store {
         deadline: Instant,
     ) -> Outcome<Vec<Genre>> {
         self.dispatch.call(Kind::Read, deadline, move |session, _| {
-            session.query(LIST, &[&after, &part, &limit])?.iter().map(genre).collect()
+            session
+                .query(LIST, &[&after, &part, &limit])?
+                .iter()
+                .map(genre)
+                .collect()
         })
     }
 
@@ -115,9 +135,14 @@ impl Store {
     /// Those of the dispatch.
     pub fn update(&self, id: i32, genero: String, deadline: Instant) -> Outcome<Option<Genre>> {
         let at = SystemTime::now();
-        self.dispatch.call(Kind::Write, deadline, move |session, _| {
-            session.query(UPDATE, &[&id, &genero, &at])?.first().map(genre).transpose()
-        })
+        self.dispatch
+            .call(Kind::Write, deadline, move |session, _| {
+                session
+                    .query(UPDATE, &[&id, &genero, &at])?
+                    .first()
+                    .map(genre)
+                    .transpose()
+            })
     }
 
     /// Deletes a genre and returns it; nothing when there is none with this id.
@@ -125,12 +150,20 @@ impl Store {
     /// # Errors
     /// Those of the dispatch.
     pub fn delete(&self, id: i32, deadline: Instant) -> Outcome<Option<Genre>> {
-        self.dispatch.call(Kind::Write, deadline, move |session, attempt| {
-            let deleted = session.query(DELETE, &[&id])?.first().map(genre).transpose()?;
-            // Gone at a second try: the first one did it.
-            let gone = attempt.may_have_happened.then_some(Genre { id_genero: id, genero: None });
-            Ok(deleted.or(gone))
-        })
+        self.dispatch
+            .call(Kind::Write, deadline, move |session, attempt| {
+                let deleted = session
+                    .query(DELETE, &[&id])?
+                    .first()
+                    .map(genre)
+                    .transpose()?;
+                // Gone at a second try: the first one did it.
+                let gone = attempt.may_have_happened.then_some(Genre {
+                    id_genero: id,
+                    genero: None,
+                });
+                Ok(deleted.or(gone))
+            })
     }
 }
 
@@ -141,21 +174,36 @@ struct Insert {
     genero: String,
     /// The stamp of the row, the same at every try.
     at: SystemTime,
-    /// The id that an earlier try used.
-    kept: Mutex<Option<i32>>,
+    draw: Mutex<Draw>,
     use_sequence: UseSequence,
     told_sequence: Arc<AtomicBool>,
 }
 
+/// The id that was drawn for a row, and the newest try. Only the newest try may draw: an earlier one
+/// can still be sitting on a frozen master, and when that thaws it must not insert under an id of its
+/// own (seen in the first test of a freeze: one request, two rows).
+struct Draw {
+    attempt: u32,
+    id: Option<i32>,
+}
+
 impl Insert {
     fn run(&self, session: &mut Session, attempt: Attempt) -> Result<Created, Error> {
-        let kept = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = self.chosen.or(kept) {
+        let drawn = {
+            let mut draw = self.draw.lock().unwrap_or_else(PoisonError::into_inner);
+            draw.attempt = draw.attempt.max(attempt.number);
+            draw.id
+        };
+        if let Some(id) = self.chosen.or(drawn) {
             if let Some(row) = self.insert(session, id)? {
                 return Ok(Created::Row(row));
             }
             if attempt.may_have_happened {
-                let there = session.query(SELECT, &[&id])?.first().map(genre).transpose()?;
+                let there = session
+                    .query(SELECT, &[&id])?
+                    .first()
+                    .map(genre)
+                    .transpose()?;
                 if let Some(row) = there.filter(|row| row.genero.as_ref() == Some(&self.genero)) {
                     return Ok(Created::Row(row));
                 }
@@ -165,18 +213,28 @@ impl Insert {
             }
         }
         match self.has_sequence(session)? {
-            true => self.insert_by_sequence(session),
+            true => self.insert_by_sequence(session, attempt),
             false if self.use_sequence == UseSequence::Always => Ok(Created::NoSequence),
-            false => self.insert_by_max(session),
+            false => self.insert_by_max(session, attempt),
         }
     }
 
     fn insert(&self, session: &mut Session, id: i32) -> Result<Option<Genre>, Error> {
-        session.query(INSERT, &[&id, &self.genero, &self.at])?.first().map(genre).transpose()
+        session
+            .query(INSERT, &[&id, &self.genero, &self.at])?
+            .first()
+            .map(genre)
+            .transpose()
     }
 
-    fn keep(&self, id: i32) {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+    /// Settles on a drawn id, unless a later try is under way.
+    fn settle(&self, id: i32, attempt: Attempt) -> bool {
+        let mut draw = self.draw.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = draw.attempt == attempt.number;
+        if newest {
+            draw.id = Some(id);
+        }
+        newest
     }
 
     /// The manual's detection: `USE_SEQUENCE` decides, and on `auto` the table's default does.
@@ -185,21 +243,40 @@ impl Insert {
             return Ok(false);
         }
         let rows = session.query(HAS_SEQUENCE, &[])?;
-        let has = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false);
+        let has = rows
+            .first()
+            .map(|row| row.try_get(0))
+            .transpose()?
+            .unwrap_or(false);
         if !self.told_sequence.swap(true, Ordering::Relaxed) {
-            log::info!("ids of generos come from {}", if has { "its sequence" } else { "MAX+1" });
+            log::info!(
+                "ids of generos come from {}",
+                if has { "its sequence" } else { "MAX+1" }
+            );
         }
         Ok(has)
     }
 
     /// Draws until an id is free. A taken one is a row that a client gave this id to, or that
     /// arrived from the peer; the sequence is then moved past its whole neighbourhood at once.
-    fn insert_by_sequence(&self, session: &mut Session) -> Result<Created, Error> {
+    fn insert_by_sequence(
+        &self,
+        session: &mut Session,
+        attempt: Attempt,
+    ) -> Result<Created, Error> {
         for _ in 0..limits::ID_DRAWS_MAX {
             let rows = session.query(DRAW, &[])?;
-            let drawn: i64 = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(i64::MAX);
-            let Ok(id) = i32::try_from(drawn) else { return Ok(Created::NoFreeId) };
-            self.keep(id);
+            let drawn: i64 = rows
+                .first()
+                .map(|row| row.try_get(0))
+                .transpose()?
+                .unwrap_or(i64::MAX);
+            let Ok(id) = i32::try_from(drawn) else {
+                return Ok(Created::NoFreeId);
+            };
+            if !self.settle(id, attempt) {
+                return Ok(Created::Superseded);
+            }
             if let Some(row) = self.insert(session, id)? {
                 return Ok(Created::Row(row));
             }
@@ -209,12 +286,16 @@ impl Insert {
     }
 
     /// Without a sequence: the next id after the highest, under the manual's lock.
-    fn insert_by_max(&self, session: &mut Session) -> Result<Created, Error> {
+    fn insert_by_max(&self, session: &mut Session, attempt: Attempt) -> Result<Created, Error> {
         let mut transaction = session.client().transaction()?;
         transaction.batch_execute("LOCK TABLE public.generos IN SHARE ROW EXCLUSIVE MODE")?;
         let next: i64 = transaction.query_one(NEXT_BY_MAX, &[])?.try_get(0)?;
-        let Ok(id) = i32::try_from(next) else { return Ok(Created::NoFreeId) };
-        self.keep(id);
+        let Ok(id) = i32::try_from(next) else {
+            return Ok(Created::NoFreeId);
+        };
+        if !self.settle(id, attempt) {
+            return Ok(Created::Superseded);
+        }
         let rows = transaction.query(INSERT, &[&id, &self.genero, &self.at])?;
         let row = rows.first().map(genre).transpose()?;
         transaction.commit()?;
@@ -223,5 +304,8 @@ impl Insert {
 }
 
 fn genre(row: &Row) -> Result<Genre, Error> {
-    Ok(Genre { id_genero: row.try_get(0)?, genero: row.try_get(1)? })
+    Ok(Genre {
+        id_genero: row.try_get(0)?,
+        genero: row.try_get(1)?,
+    })
 }

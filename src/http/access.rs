@@ -23,10 +23,18 @@ pub struct Caller<'a> {
 /// The message to answer with.
 pub fn may_administer(token: Option<&Secret>, caller: &Caller) -> Result<(), &'static Message> {
     let Some(token) = token else {
-        let local = caller.address.is_some_and(|address| address.to_canonical().is_loopback());
+        let local = caller
+            .address
+            .is_some_and(|address| address.to_canonical().is_loopback());
         let own_page = caller.origin.is_none_or(is_loopback_origin);
-        let own_host = caller.host.is_none_or(|host| is_loopback_origin(&format!("http://{host}")));
-        return if local && own_page && own_host { Ok(()) } else { Err(msg::FORBIDDEN) };
+        let own_host = caller
+            .host
+            .is_none_or(|host| is_loopback_origin(&format!("http://{host}")));
+        return if local && own_page && own_host {
+            Ok(())
+        } else {
+            Err(msg::FORBIDDEN)
+        };
     };
     let given = caller.authorization.and_then(|value| {
         let (scheme, given) = value.split_once(' ')?;
@@ -39,7 +47,9 @@ pub fn may_administer(token: Option<&Secret>, caller: &Caller) -> Result<(), &'s
 }
 
 fn is_loopback_origin(origin: &str) -> bool {
-    let Ok(url) = Url::parse(origin) else { return false };
+    let Ok(url) = Url::parse(origin) else {
+        return false;
+    };
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -55,19 +65,34 @@ mod tests {
 
     fn token() -> Secret {
         let values = Values::from([("ADMIN_TOKEN", "correct-horse-battery".to_string())]);
-        Config::check(&values).expect("valid").admin_token.expect("set")
+        Config::check(&values)
+            .expect("valid")
+            .admin_token
+            .expect("set")
     }
 
     #[test]
     fn with_a_token_only_the_token_counts() {
         let may = |authorization| {
-            let caller = Caller { authorization, address: Some([127, 0, 0, 1].into()), ..Caller::default() };
+            let caller = Caller {
+                authorization,
+                address: Some([127, 0, 0, 1].into()),
+                ..Caller::default()
+            };
             may_administer(Some(&token()), &caller)
         };
         assert_eq!(may(Some("Bearer correct-horse-battery")), Ok(()));
         assert_eq!(may(Some("bearer  correct-horse-battery ")), Ok(()));
-        for wrong in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer correct-horse-batterx"),
-            Some("Basic correct-horse-battery"), Some("correct-horse-battery"), Some("Bearer correct-horse-battery2")] {
+        for wrong in [
+            None,
+            Some(""),
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Bearer correct-horse-batterx"),
+            Some("Basic correct-horse-battery"),
+            Some("correct-horse-battery"),
+            Some("Bearer correct-horse-battery2"),
+        ] {
             assert_eq!(may(wrong), Err(msg::UNAUTHORIZED), "{wrong:?}");
         }
     }
@@ -75,14 +100,38 @@ mod tests {
     #[test]
     fn without_a_token_only_programs_on_this_machine() {
         let may = |address: [u8; 4], origin, host| {
-            may_administer(None, &Caller { address: Some(address.into()), origin, host, ..Caller::default() })
+            may_administer(
+                None,
+                &Caller {
+                    address: Some(address.into()),
+                    origin,
+                    host,
+                    ..Caller::default()
+                },
+            )
         };
         assert_eq!(may([127, 0, 0, 1], None, Some("127.0.0.1:5000")), Ok(()));
-        assert_eq!(may([127, 0, 0, 1], Some("http://localhost:5000"), Some("localhost:5000")), Ok(()));
+        assert_eq!(
+            may(
+                [127, 0, 0, 1],
+                Some("http://localhost:5000"),
+                Some("localhost:5000")
+            ),
+            Ok(())
+        );
         assert_eq!(may([10, 0, 0, 9], None, None), Err(msg::FORBIDDEN));
-        assert_eq!(may([127, 0, 0, 1], Some("https://evil.example"), None), Err(msg::FORBIDDEN));
+        assert_eq!(
+            may([127, 0, 0, 1], Some("https://evil.example"), None),
+            Err(msg::FORBIDDEN)
+        );
         assert_eq!(may([127, 0, 0, 1], Some("null"), None), Err(msg::FORBIDDEN));
-        assert_eq!(may([127, 0, 0, 1], None, Some("evil.example:5000")), Err(msg::FORBIDDEN));
-        assert_eq!(may_administer(None, &Caller::default()), Err(msg::FORBIDDEN));
+        assert_eq!(
+            may([127, 0, 0, 1], None, Some("evil.example:5000")),
+            Err(msg::FORBIDDEN)
+        );
+        assert_eq!(
+            may_administer(None, &Caller::default()),
+            Err(msg::FORBIDDEN)
+        );
     }
 }

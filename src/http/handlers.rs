@@ -37,24 +37,33 @@ pub fn list(app: &App, req: &Req) -> Handled {
     let more = rows.len() as i64 > page.limit;
     rows.truncate(page.limit as usize);
     let next = rows.last().filter(|_| more).map(|row| row.id_genero);
-    Ok(Reply::ok(200, json!({ "ok": true, "data": rows, "next": next, "node_used": node })))
+    Ok(Reply::ok(
+        200,
+        json!({ "ok": true, "data": rows, "next": next, "node_used": node }),
+    ))
 }
 
 /// `POST /generos`.
 pub fn create(app: &App, req: &Req) -> Handled {
     input::no_parameters(&req.query)?;
-    let GenreInput { id, genero, ignored } = input::genre(&req.body)?;
+    let GenreInput {
+        id,
+        genero,
+        ignored,
+    } = input::genre(&req.body)?;
     let (created, node) = app
         .store
         .create(id, genero, req.deadline)
         .map_err(|failed| problem_of(app, failed))?;
     match created {
         Created::Row(row) => Ok(Reply::ok(201, written(json!(row), node, ignored))),
-        Created::Duplicate => {
-            Err(Problem::new(msg::ID_TAKEN, id.map(|id| id.to_string()).unwrap_or_default()))
-        }
+        Created::Duplicate => Err(Problem::new(
+            msg::ID_TAKEN,
+            id.map(|id| id.to_string()).unwrap_or_default(),
+        )),
         Created::NoSequence => Err(msg::NO_SEQUENCE.into()),
         Created::NoFreeId => Err(msg::NO_FREE_ID.into()),
+        Created::Superseded => Err(msg::OUTCOME_UNKNOWN.into()),
     }
 }
 
@@ -62,7 +71,10 @@ pub fn create(app: &App, req: &Req) -> Handled {
 pub fn read(app: &App, req: &Req) -> Handled {
     input::no_parameters(&req.query)?;
     let id = path_id(req)?;
-    let (row, node) = app.store.read(id, req.deadline).map_err(|failed| problem_of(app, failed))?;
+    let (row, node) = app
+        .store
+        .read(id, req.deadline)
+        .map_err(|failed| problem_of(app, failed))?;
     let row = row.ok_or_else(|| Problem::new(msg::GENERO_NOT_FOUND, id.to_string()))?;
     Ok(Reply::ok(200, written(json!(row), node, vec![])))
 }
@@ -87,7 +99,10 @@ pub fn update(app: &App, req: &Req) -> Handled {
 pub fn delete(app: &App, req: &Req) -> Handled {
     input::no_parameters(&req.query)?;
     let id = path_id(req)?;
-    let (row, node) = app.store.delete(id, req.deadline).map_err(|failed| problem_of(app, failed))?;
+    let (row, node) = app
+        .store
+        .delete(id, req.deadline)
+        .map_err(|failed| problem_of(app, failed))?;
     let row = row.ok_or_else(|| Problem::new(msg::GENERO_NOT_FOUND, id.to_string()))?;
     Ok(Reply::ok(200, written(json!(row), node, vec![])))
 }
@@ -101,7 +116,9 @@ pub fn health(app: &App, req: &Req) -> Handled {
         return Ok(Reply::ok(200, body));
     }
     let mut problem = Problem::from(msg::UNHEALTHY).because(view.outage_reason());
-    problem.fields.insert("active_node".to_string(), json!(view.active));
+    problem
+        .fields
+        .insert("active_node".to_string(), json!(view.active));
     Err(problem)
 }
 
@@ -118,7 +135,12 @@ pub fn status(app: &App, req: &Req) -> Handled {
     let now_ms = app.board.now_ms();
     let masters: Map<String, Value> = NodeId::BOTH
         .into_iter()
-        .map(|node| (node.name().to_string(), master_status(app, &view, node, now_ms)))
+        .map(|node| {
+            (
+                node.name().to_string(),
+                master_status(app, &view, node, now_ms),
+            )
+        })
         .collect();
     let config = &app.config;
     let body = json!({
@@ -170,11 +192,14 @@ fn switch(app: &App, req: &Req, to: NodeId) -> Handled {
                 _ => msg::NO_MASTER,
             };
             let mut problem = Problem::new(message, to.name()).because(refusal.detail);
-            problem.fields.insert("active_node".to_string(), json!(app.board.active()));
+            problem
+                .fields
+                .insert("active_node".to_string(), json!(app.board.active()));
             Err(problem)
         }
         Err(SwitchError::NoAnswer) => {
-            Err(Problem::from(msg::OUTCOME_UNKNOWN).because("the supervisor did not answer in time"))
+            Err(Problem::from(msg::OUTCOME_UNKNOWN)
+                .because("the supervisor did not answer in time"))
         }
     }
 }
@@ -211,7 +236,9 @@ fn master_status(app: &App, view: &ClusterView, node: NodeId, now_ms: u64) -> Va
 /// A time of the picture as a point in time.
 fn at(now_ms: u64, then_ms: u64) -> String {
     let ago = Duration::from_millis(now_ms.saturating_sub(then_ms));
-    let then = jiff::Timestamp::now().checked_sub(ago).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let then = jiff::Timestamp::now()
+        .checked_sub(ago)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{then:.3}")
 }
 

@@ -14,7 +14,10 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(message: &'static Message, detail: impl Into<String>) -> Fault {
-        Fault { message, detail: detail.into() }
+        Fault {
+            message,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -42,13 +45,19 @@ pub fn genre(body: &[u8]) -> Result<GenreInput, Fault> {
         .map_err(|error| Fault::new(msg::BODY_NOT_UTF8, error.valid_up_to().to_string()))?;
     let value: Value = serde_json::from_str(text)
         .map_err(|error| Fault::new(msg::BODY_INVALID, error.to_string()))?;
-    let Value::Object(mut fields) = value else { return Err(msg::BODY_NOT_OBJECT.into()) };
+    let Value::Object(mut fields) = value else {
+        return Err(msg::BODY_NOT_OBJECT.into());
+    };
     let id = match fields.remove("id_genero") {
         None | Some(Value::Null) => None,
         Some(value) => Some(id_of_json(&value).ok_or(Fault::from(msg::ID_INVALID))?),
     };
     let genero = genero(&mut fields)?;
-    Ok(GenreInput { id, genero, ignored: fields.into_iter().map(|(name, _)| name).collect() })
+    Ok(GenreInput {
+        id,
+        genero,
+        ignored: fields.into_iter().map(|(name, _)| name).collect(),
+    })
 }
 
 /// An integer as JavaScript understands it: `7` and `7.0` are, `7.5` and `"7"` are not.
@@ -76,7 +85,10 @@ fn genero(fields: &mut Map<String, Value>) -> Result<String, Fault> {
         return Err(msg::GENERO_NUL.into());
     }
     if text.chars().count() > limits::GENRE_MAX_CHARS {
-        return Err(Fault::new(msg::GENERO_TOO_LONG, limits::GENRE_MAX_CHARS.to_string()));
+        return Err(Fault::new(
+            msg::GENERO_TOO_LONG,
+            limits::GENRE_MAX_CHARS.to_string(),
+        ));
     }
     Ok(text.to_string())
 }
@@ -87,7 +99,11 @@ fn genero(fields: &mut Map<String, Value>) -> Result<String, Fault> {
 /// When it is not an integer in range.
 pub fn path_id(segment: &str) -> Result<i32, Fault> {
     let digits = !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
-    let id = segment.parse::<i64>().ok().filter(|_| digits).and_then(valid_id);
+    let id = segment
+        .parse::<i64>()
+        .ok()
+        .filter(|_| digits)
+        .and_then(valid_id);
     id.ok_or(msg::ID_INVALID.into())
 }
 
@@ -106,7 +122,11 @@ pub struct Page {
 /// # Errors
 /// A parameter that is unknown, doubled or out of range.
 pub fn page(query: &str) -> Result<Page, Fault> {
-    let mut page = Page { after: 0, limit: limits::PAGE_DEFAULT, genero: None };
+    let mut page = Page {
+        after: 0,
+        limit: limits::PAGE_DEFAULT,
+        genero: None,
+    };
     let mut seen = Vec::new();
     let wrong = |what: String| Fault::new(msg::PARAMETER_INVALID, what);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -119,13 +139,19 @@ pub fn page(query: &str) -> Result<Page, Fault> {
                 page.after = after.ok_or_else(|| wrong("after (0..2147483647)".to_string()))?;
             }
             "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=limits::PAGE_MAX).contains(limit));
-                page.limit = limit.ok_or_else(|| wrong(format!("limit (1..{})", limits::PAGE_MAX)))?;
+                let limit = value
+                    .parse()
+                    .ok()
+                    .filter(|limit| (1..=limits::PAGE_MAX).contains(limit));
+                page.limit =
+                    limit.ok_or_else(|| wrong(format!("limit (1..{})", limits::PAGE_MAX)))?;
             }
             "genero" if value.contains('\0') || value.contains('\u{fffd}') => {
                 return Err(wrong("genero (NUL, UTF-8)".to_string()));
             }
-            "genero" => page.genero = Some(value.trim().to_string()).filter(|part| !part.is_empty()),
+            "genero" => {
+                page.genero = Some(value.trim().to_string()).filter(|part| !part.is_empty())
+            }
             // The name comes from the client: shown shortened, it goes into a JSON string only.
             other => return Err(wrong(other.chars().take(40).collect())),
         }
@@ -141,9 +167,10 @@ pub fn page(query: &str) -> Result<Page, Fault> {
 pub fn no_parameters(query: &str) -> Result<(), Fault> {
     match form_urlencoded::parse(query.as_bytes()).next() {
         None => Ok(()),
-        Some((name, _)) => {
-            Err(Fault::new(msg::PARAMETER_INVALID, name.chars().take(40).collect::<String>()))
-        }
+        Some((name, _)) => Err(Fault::new(
+            msg::PARAMETER_INVALID,
+            name.chars().take(40).collect::<String>(),
+        )),
     }
 }
 
@@ -158,13 +185,25 @@ mod tests {
     #[test]
     fn a_genre_with_and_without_an_id() {
         let input = genre(br#"{"genero": "  Drama  "}"#).expect("valid");
-        assert_eq!(input, GenreInput { id: None, genero: "Drama".into(), ignored: vec![] });
+        assert_eq!(
+            input,
+            GenreInput {
+                id: None,
+                genero: "Drama".into(),
+                ignored: vec![]
+            }
+        );
         for seven in ["7", "7.0", "7e0"] {
             let body = format!(r#"{{"id_genero": {seven}, "genero": "x", "z": 1}}"#);
             let input = genre(body.as_bytes()).expect("valid");
             assert_eq!((input.id, input.ignored), (Some(7), vec!["z".to_string()]));
         }
-        assert_eq!(genre(br#"{"id_genero": null, "genero": "x"}"#).expect("valid").id, None);
+        assert_eq!(
+            genre(br#"{"id_genero": null, "genero": "x"}"#)
+                .expect("valid")
+                .id,
+            None
+        );
     }
 
     #[test]
@@ -188,29 +227,67 @@ mod tests {
         ] {
             assert_eq!(fault(body), code, "{body}");
         }
-        assert_eq!(genre(b"{\"genero\": \"\xff\"}").expect_err("bad UTF-8").message, msg::BODY_NOT_UTF8);
+        assert_eq!(
+            genre(b"{\"genero\": \"\xff\"}")
+                .expect_err("bad UTF-8")
+                .message,
+            msg::BODY_NOT_UTF8
+        );
         let long = "ñ".repeat(limits::GENRE_MAX_CHARS);
         assert!(genre(format!(r#"{{"genero": "{long}"}}"#).as_bytes()).is_ok());
-        assert_eq!(fault(&format!(r#"{{"genero": "{long}x"}}"#)), "genero_too_long");
+        assert_eq!(
+            fault(&format!(r#"{{"genero": "{long}x"}}"#)),
+            "genero_too_long"
+        );
     }
 
     #[test]
     fn ids_of_paths() {
         assert_eq!(path_id("7"), Ok(7));
         assert_eq!(path_id("2147483647"), Ok(i32::MAX));
-        for bad in ["", "0", "-1", "+1", "7.0", "x", "2147483648", "99999999999999999999"] {
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "+1",
+            "7.0",
+            "x",
+            "2147483648",
+            "99999999999999999999",
+        ] {
             assert!(path_id(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn pages() {
-        let all = Page { after: 0, limit: limits::PAGE_DEFAULT, genero: None };
+        let all = Page {
+            after: 0,
+            limit: limits::PAGE_DEFAULT,
+            genero: None,
+        };
         assert_eq!(page(""), Ok(all));
-        let third = Page { after: 9, limit: 5, genero: Some("ción".into()) };
+        let third = Page {
+            after: 9,
+            limit: 5,
+            genero: Some("ción".into()),
+        };
         assert_eq!(page("after=9&limit=5&genero=ci%C3%B3n"), Ok(third));
-        for bad in ["limit=0", "limit=1001", "limit=x", "after=-1", "x=1", "limit=1&limit=2", "genero=%00", "genero=%ff"] {
-            assert_eq!(page(bad).expect_err(bad).message, msg::PARAMETER_INVALID, "{bad}");
+        for bad in [
+            "limit=0",
+            "limit=1001",
+            "limit=x",
+            "after=-1",
+            "x=1",
+            "limit=1&limit=2",
+            "genero=%00",
+            "genero=%ff",
+        ] {
+            assert_eq!(
+                page(bad).expect_err(bad).message,
+                msg::PARAMETER_INVALID,
+                "{bad}"
+            );
         }
     }
 }

@@ -162,7 +162,10 @@ impl Message {
 pub fn as_markdown() -> String {
     let mut text = String::from("| status | code | meaning |\n|---|---|---|\n");
     for message in ALL {
-        text.push_str(&format!("| {} | `{}` | {} |\n", message.status, message.code, message.en));
+        text.push_str(&format!(
+            "| {} | `{}` | {} |\n",
+            message.status, message.code, message.en
+        ));
     }
     text
 }
@@ -174,9 +177,15 @@ mod tests {
     #[test]
     fn codes_are_unique_and_both_texts_have_the_same_gap() {
         for message in ALL {
-            let same = ALL.iter().filter(|other| other.code == message.code).count();
+            let same = ALL
+                .iter()
+                .filter(|other| other.code == message.code)
+                .count();
             assert_eq!(same, 1, "{}", message.code);
-            assert_eq!(message.es.matches("{}").count(), message.en.matches("{}").count());
+            assert_eq!(
+                message.es.matches("{}").count(),
+                message.en.matches("{}").count()
+            );
         }
     }
 
@@ -185,7 +194,16 @@ mod tests {
         for english in ["en", "en-US,en;q=0.9", "de, en;q=0.5", "es;q=0.1, en"] {
             assert_eq!(Language::preferred(english), Language::English, "{english}");
         }
-        for spanish in ["", "es", "de", "*", "en;q=0.5, es", "english", "en;q=0", "en;q=x"] {
+        for spanish in [
+            "",
+            "es",
+            "de",
+            "*",
+            "en;q=0.5, es",
+            "english",
+            "en;q=0",
+            "en;q=x",
+        ] {
             assert_eq!(Language::preferred(spanish), Language::Spanish, "{spanish}");
         }
     }

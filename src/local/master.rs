@@ -73,10 +73,14 @@ impl Programs {
         let newest = versions
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
             .filter(|version| *version >= OLDEST_POSTGRES)
-            .filter(|version| Path::new(&format!("/usr/lib/postgresql/{version}/bin/pg_ctl")).exists())
+            .filter(|version| {
+                Path::new(&format!("/usr/lib/postgresql/{version}/bin/pg_ctl")).exists()
+            })
             .max();
         match newest {
-            Some(version) => Ok(Programs(PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")))),
+            Some(version) => Ok(Programs(PathBuf::from(format!(
+                "/usr/lib/postgresql/{version}/bin"
+            )))),
             None => bail!(
                 "no PostgreSQL {OLDEST_POSTGRES} or newer under /usr/lib/postgresql; run \
                  scripts/install.sh, or set PG_BIN to the folder of its programs"
@@ -87,7 +91,10 @@ impl Programs {
     fn command(&self, name: &str, owner: Owner) -> Command {
         let mut command = Command::new(self.0.join(name));
         // Nothing of our own environment is the servers' business, least of all a password in it.
-        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LC_ALL", "C.UTF-8");
         owner.apply(&mut command);
         command
     }
@@ -95,19 +102,34 @@ impl Programs {
 
 /// Runs a command to its end and keeps what it said for the error.
 fn run(command: &mut Command, doing: &str) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("{doing}: start {:?}", command.get_program()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("{doing}: start {:?}", command.get_program()))?;
     if output.status.success() {
         return Ok(());
     }
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let last: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    bail!("{doing}: {} ({})", last[last.len().saturating_sub(4)..].join(" | "), output.status)
+    let last: Vec<&str> = said
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    bail!(
+        "{doing}: {} ({})",
+        last[last.len().saturating_sub(4)..].join(" | "),
+        output.status
+    )
 }
 
 impl Master {
     pub fn new(layout: &Layout, node: NodeId, owner: Owner) -> Master {
-        Master { node, data: layout.master(node), run: layout.run(), owner }
+        Master {
+            node,
+            data: layout.master(node),
+            run: layout.run(),
+            owner,
+        }
     }
 
     /// Its connection string at `port`, for `database`.
@@ -136,12 +158,20 @@ impl Master {
         fs::write(&password, PASSWORD)?;
         self.owner.give(&password)?;
         let mut command = programs.command("initdb", self.owner);
-        command.arg("-D").arg(&new).args(["-U", USER, "-A", "scram-sha-256", "-E", "UTF8"]);
-        command.arg("--locale=C.UTF-8").arg(format!("--pwfile={}", password.display()));
+        command
+            .arg("-D")
+            .arg(&new)
+            .args(["-U", USER, "-A", "scram-sha-256", "-E", "UTF8"]);
+        command
+            .arg("--locale=C.UTF-8")
+            .arg(format!("--pwfile={}", password.display()));
         if !durable {
             command.arg("--no-sync");
         }
-        let made = run(&mut command, &format!("make the data folder of {}", self.node));
+        let made = run(
+            &mut command,
+            &format!("make the data folder of {}", self.node),
+        );
         fs::remove_file(&password)?;
         made?;
         let main = new.join("postgresql.conf");
@@ -185,15 +215,33 @@ impl Master {
     /// When it runs already or does not come up; with the last lines of its log.
     pub fn start(&self, programs: &Programs, port: u16) -> anyhow::Result<()> {
         if let Some(process) = self.process() {
-            let frozen = if process.is_frozen() { "frozen (thaw it)" } else { "running" };
-            bail!("{} is {frozen} already, as process {}", self.node, process.pid);
+            let frozen = if process.is_frozen() {
+                "frozen (thaw it)"
+            } else {
+                "running"
+            };
+            bail!(
+                "{} is {frozen} already, as process {}",
+                self.node,
+                process.pid
+            );
         }
+        // A killed server leaves this file, and PostgreSQL believes it for as long as any process has
+        // the id in it, a zombie that nobody has reaped yet included. No process works in this folder,
+        // and should one still hold its shared memory, PostgreSQL notices that without the file.
+        let _ = fs::remove_file(self.data.join("postmaster.pid"));
         self.configure(port)?;
         let deadline = Instant::now() + limits::SERVER_START;
         loop {
             let log = self.data.join("start.log");
             let mut command = programs.command("pg_ctl", self.owner);
-            command.arg("start").arg("-D").arg(&self.data).arg("-l").arg(&log).args(["-s", "-w", "-t"]);
+            command
+                .arg("start")
+                .arg("-D")
+                .arg(&self.data)
+                .arg("-l")
+                .arg(&log)
+                .args(["-s", "-w", "-t"]);
             command.arg(limits::SERVER_START.as_secs().to_string());
             let Err(error) = run(&mut command, &format!("start {}", self.node)) else {
                 return Ok(());
@@ -222,7 +270,9 @@ impl Master {
 
     /// What it is doing.
     pub fn state(&self) -> ServerState {
-        let Some(process) = self.process() else { return ServerState::Down };
+        let Some(process) = self.process() else {
+            return ServerState::Down;
+        };
         if process.is_frozen() {
             return ServerState::Frozen;
         }
@@ -235,7 +285,9 @@ impl Master {
 
     /// Stops it: in order if it can be, at once if it must be. A frozen server is thawed first.
     pub fn stop(&self) {
-        let Some(process) = self.process() else { return };
+        let Some(process) = self.process() else {
+            return;
+        };
         process::thaw_family(process);
         process.signal(Signal::SIGINT);
         if process.wait_gone(limits::SERVER_STOP_FAST) {
@@ -250,14 +302,18 @@ impl Master {
     /// SIGKILL to the whole server. Its few bytes of System V shared memory, which mark the data
     /// folder as taken, are removed too, because nobody else would if it is not started again.
     pub fn kill(&self) {
-        let Some(process) = self.process() else { return };
+        let Some(process) = self.process() else {
+            return;
+        };
         let marker = fs::read_to_string(self.data.join("postmaster.pid"))
             .ok()
             .and_then(|text| Some(text.lines().nth(6)?.split_whitespace().nth(1)?.to_string()));
         process::kill_family(process);
         if let Some(segment) = marker {
             let mut command = Command::new("ipcrm");
-            command.args(["-m", &segment]).stdout(std::process::Stdio::null());
+            command
+                .args(["-m", &segment])
+                .stdout(std::process::Stdio::null());
             let _ = command.stderr(std::process::Stdio::null()).status();
         }
     }

@@ -1,9 +1,11 @@
 //! A whole cluster on this machine: two masters, Redis and the API, to try, to teach and to test with.
 
+mod detach;
 mod layout;
 mod master;
 mod ports;
 mod process;
+mod services;
 mod up;
 
 use crate::cli::Local;
@@ -25,14 +27,23 @@ use std::time::{Duration, Instant};
 /// What could not be done.
 pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<ExitCode> {
     match command {
-        Local::Up { detach: true, json, .. } => up::detach(config, &config::gather(flags)?, json),
-        Local::Up { ephemeral, json, .. } => {
-            up::run(config, &config::gather(flags)?, &up::Options { ephemeral, json })
-        }
+        Local::Up {
+            detach: true, json, ..
+        } => detach::run(config, &config::gather(flags)?, json),
+        Local::Up {
+            ephemeral, json, ..
+        } => up::run(
+            config,
+            &config::gather(flags)?,
+            &up::Options { ephemeral, json },
+        ),
         Local::Down => down(config),
         Local::Status { json } => status(config, json),
         Local::Stop { node } => on_master(config, node.id(), "stopped", |master, _| {
-            require(master, &[ServerState::Up, ServerState::Starting, ServerState::Frozen])?;
+            require(
+                master,
+                &[ServerState::Up, ServerState::Starting, ServerState::Frozen],
+            )?;
             master.stop();
             Ok(())
         }),
@@ -41,13 +52,19 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
             master.start(&programs, state.ports.masters[master.node.index()])
         }),
         Local::Kill { node } => on_master(config, node.id(), "killed", |master, _| {
-            require(master, &[ServerState::Up, ServerState::Starting, ServerState::Frozen])?;
+            require(
+                master,
+                &[ServerState::Up, ServerState::Starting, ServerState::Frozen],
+            )?;
             master.kill();
             Ok(())
         }),
         Local::Freeze { node } => on_master(config, node.id(), "frozen", |master, _| {
             require(master, &[ServerState::Up, ServerState::Starting])?;
-            master.process().into_iter().for_each(|head| drop(process::freeze_family(head)));
+            master
+                .process()
+                .into_iter()
+                .for_each(|head| drop(process::freeze_family(head)));
             Ok(())
         }),
         Local::Thaw { node } => on_master(config, node.id(), "thawed", |master, _| {
@@ -83,7 +100,10 @@ fn require(master: &Master, states: &[ServerState]) -> anyhow::Result<()> {
 
 fn running(layout: &Layout) -> anyhow::Result<State> {
     layout.state()?.with_context(|| {
-        format!("no local cluster is running in {}; `imdb-ha local up` starts one", layout.root.display())
+        format!(
+            "no local cluster is running in {}; `imdb-ha local up` starts one",
+            layout.root.display()
+        )
     })
 }
 
@@ -133,7 +153,11 @@ fn down(config: &Config) -> anyhow::Result<ExitCode> {
         stop(&layout, &left);
         layout.remove_state();
     }
-    println!("stopped in {:.1} s; the data stays in {}", began.elapsed().as_secs_f32(), layout.root.display());
+    println!(
+        "stopped in {:.1} s; the data stays in {}",
+        began.elapsed().as_secs_f32(),
+        layout.root.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -149,10 +173,16 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         Some(process) if process.lives() => format!("up      (process {})", process.pid),
         _ => "down".to_string(),
     };
-    println!("api      {}  {}", up::api_url(api_address(&state)), word(state.api));
+    println!(
+        "api      {}  {}",
+        api_url(api_address(&state)),
+        word(state.api)
+    );
     for node in NodeId::BOTH {
         let master = Master::new(&layout, node, Owner::find()?);
-        let process = master.process().map(|process| format!("(process {})", process.pid));
+        let process = master
+            .process()
+            .map(|process| format!("(process {})", process.pid));
         println!(
             "{node}  127.0.0.1:{}  {:<8} {}",
             state.ports.masters[node.index()],
@@ -160,7 +190,11 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
             process.unwrap_or_default()
         );
     }
-    println!("redis    127.0.0.1:{}  {}", state.ports.redis, word(state.redis));
+    println!(
+        "redis    127.0.0.1:{}  {}",
+        state.ports.redis,
+        word(state.redis)
+    );
     println!("data     {}", layout.root.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -179,9 +213,13 @@ fn status_json(layout: &Layout, state: &State) -> anyhow::Result<Value> {
         });
         masters.insert(node.name().to_string(), of_node);
     }
-    let pid = |process: Option<process::Process>| process.filter(|process| process.lives()).map(|process| process.pid);
+    let pid = |process: Option<process::Process>| {
+        process
+            .filter(|process| process.lives())
+            .map(|process| process.pid)
+    };
     Ok(json!({
-        "api": up::api_url(api_address(state)),
+        "api": api_url(api_address(state)),
         "redis": format!("redis://127.0.0.1:{}", state.ports.redis),
         "masters": masters,
         "ready": state.ready,
@@ -192,7 +230,10 @@ fn status_json(layout: &Layout, state: &State) -> anyhow::Result<Value> {
 
 /// Where the API is reached from this machine.
 fn api_address(state: &State) -> SocketAddr {
-    let bind: IpAddr = state.bind.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let bind: IpAddr = state
+        .bind
+        .parse()
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let ip = match bind {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
@@ -201,10 +242,15 @@ fn api_address(state: &State) -> SocketAddr {
     SocketAddr::new(ip, state.ports.api)
 }
 
+fn api_url(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
 /// What runs where, and what to try.
 fn banner(layout: &Layout, state: &State) -> String {
-    let api = up::api_url(api_address(state));
-    let program = std::env::current_exe().map_or("imdb-ha".to_string(), |path| path.display().to_string());
+    let api = api_url(api_address(state));
+    let program =
+        std::env::current_exe().map_or("imdb-ha".to_string(), |path| path.display().to_string());
     let [first, second] = state.ports.masters;
     format!(
         "\n\

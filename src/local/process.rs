@@ -39,7 +39,10 @@ impl Process {
     /// The process with this id, if it lives. One that has ended and waits for its parent does not.
     pub fn with_id(pid: i32) -> Option<Process> {
         let stat = stat(pid)?;
-        (stat.state != 'Z').then_some(Process { pid, started: stat.started })
+        (stat.state != 'Z').then_some(Process {
+            pid,
+            started: stat.started,
+        })
     }
 
     /// This process.
@@ -81,7 +84,13 @@ impl Process {
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter_map(|pid| {
                 let stat = stat(pid)?;
-                Some((Process { pid, started: stat.started }, stat.parent))
+                Some((
+                    Process {
+                        pid,
+                        started: stat.started,
+                    },
+                    stat.parent,
+                ))
             })
             .collect();
         let mut family = vec![self.pid];
@@ -178,6 +187,12 @@ mod tests {
     fn an_id_with_another_start_time_is_another_process() {
         let me = Process::current().expect("this process lives");
         assert!(me.lives());
-        assert!(!Process { started: me.started + 1, ..me }.lives());
+        assert!(
+            !Process {
+                started: me.started + 1,
+                ..me
+            }
+            .lives()
+        );
     }
 }

@@ -45,8 +45,16 @@ pub fn connection_settings(
 pub fn explain(error: &postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => {
-            let detail = db.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-            format!("{} {}: {}{detail}", db.severity(), db.code().code(), db.message())
+            let detail = db
+                .detail()
+                .map(|detail| format!(" ({detail})"))
+                .unwrap_or_default();
+            format!(
+                "{} {}: {}{detail}",
+                db.severity(),
+                db.code().code(),
+                db.message()
+            )
         }
         None => explain_any(error),
     }

@@ -78,11 +78,18 @@ impl ManageConnection for SessionManager {
         // Read before connecting: a connection begun in an earlier life must not pass for a new one.
         let life = self.life.load(Ordering::SeqCst);
         let client = self.inner.connect()?;
-        Ok(Session { client, statements: HashMap::new(), life, discard: false })
+        Ok(Session {
+            client,
+            statements: HashMap::new(),
+            life,
+            discard: false,
+        })
     }
 
     fn is_valid(&self, session: &mut Session) -> Result<(), postgres::Error> {
-        session.client.is_valid(Duration::from_millis(limits::SUSPECT_AFTER_MS))
+        session
+            .client
+            .is_valid(Duration::from_millis(limits::SUSPECT_AFTER_MS))
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
@@ -97,7 +104,9 @@ struct ToReaper(Sender<Session>);
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("life", &self.life).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("life", &self.life)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,12 +139,17 @@ pub(super) fn build(
     // Unbounded in type, bounded in fact: a pool holds `size` connections, and while the master is
     // frozen no new one comes to be.
     let (to_reaper, dead) = crossbeam_channel::unbounded::<Session>();
-    std::thread::Builder::new().name(format!("pg-reaper-{node}")).spawn(move || {
-        for session in dead {
-            drop(session);
-        }
-    })?;
-    let manager = SessionManager { inner: PostgresConnectionManager::new(settings, NoTls), life };
+    std::thread::Builder::new()
+        .name(format!("pg-reaper-{node}"))
+        .spawn(move || {
+            for session in dead {
+                drop(session);
+            }
+        })?;
+    let manager = SessionManager {
+        inner: PostgresConnectionManager::new(settings, NoTls),
+        life,
+    };
     Ok(Pool::builder()
         .max_size(size)
         .min_idle(Some(0))

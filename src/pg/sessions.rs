@@ -57,8 +57,10 @@ pub struct Call<T> {
 struct Job {
     progress: Arc<AtomicU8>,
     /// Runs the call on a session and sends the reply; or sends why there is no session.
-    run: Box<dyn FnOnce(Result<&mut Session, String>) + Send>,
+    run: Box<Run>,
 }
+
+type Run = dyn FnOnce(Result<&mut Session, String>) + Send;
 
 /// Progress of a call. Both sides move it on from `WAITING`, and only one of them wins.
 const WAITING: u8 = 0;
@@ -101,12 +103,16 @@ impl Sessions {
             // Nobody listens any more when the caller has given up.
             let _ = reply_to.send(result);
         });
-        match self.jobs.try_send(Job { progress: Arc::clone(&progress), run }) {
+        match self.jobs.try_send(Job {
+            progress: Arc::clone(&progress),
+            run,
+        }) {
             Ok(()) => Ok(Call { progress, reply }),
             Err(TrySendError::Full(_)) => Err(CallError::Busy),
-            Err(TrySendError::Disconnected(_)) => {
-                Err(CallError::NotStarted(format!("the sessions of {} have ended", self.node)))
-            }
+            Err(TrySendError::Disconnected(_)) => Err(CallError::NotStarted(format!(
+                "the sessions of {} have ended",
+                self.node
+            ))),
         }
     }
 
@@ -142,7 +148,10 @@ impl<T> Call<T> {
     /// Stops waiting. A call that no session has taken yet will not run; of one that has been taken
     /// the outcome is unknown.
     pub fn give_up(self, reason: &str) -> CallError {
-        match self.progress.compare_exchange(WAITING, ABANDONED, Ordering::SeqCst, Ordering::SeqCst) {
+        match self
+            .progress
+            .compare_exchange(WAITING, ABANDONED, Ordering::SeqCst, Ordering::SeqCst)
+        {
             Ok(_) => CallError::NotStarted(reason.to_string()),
             Err(_) => CallError::Unknown(reason.to_string()),
         }
@@ -151,7 +160,11 @@ impl<T> Call<T> {
 
 /// What a failed call means for its caller.
 fn classify(error: postgres::Error, session: &mut Session) -> CallError {
-    let ending = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
+    let ending = [
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+    ];
     let server_ends = error.code().is_some_and(|code| ending.contains(code));
     if server_ends || (error.as_db_error().is_none() && session.is_closed()) {
         session.discard();
@@ -167,7 +180,11 @@ fn serve(node: NodeId, pool: &Pool<SessionManager>, queue: &Receiver<Job>, life:
             continue;
         }
         let session = take_session(pool, life);
-        if job.progress.compare_exchange(WAITING, BEGUN, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        if job
+            .progress
+            .compare_exchange(WAITING, BEGUN, Ordering::SeqCst, Ordering::SeqCst)
+            .is_err()
+        {
             continue;
         }
         match session {

@@ -1,5 +1,6 @@
 //! The replication between the masters: setting it up and looking at it.
 
+mod plan;
 pub mod setup;
 pub mod status;
 
@@ -33,19 +34,34 @@ pub fn report_status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let reach = setup::Reach::new(config)?;
     let seen = NodeId::BOTH.map(|node| {
         reach
-            .run(node, "read the replication status", move |session| status::read(session.client(), node))
+            .run(node, "read the replication status", move |session| {
+                status::read(session.client(), node)
+            })
             .map_err(|error| format!("{error:#}"))
     });
-    let well = seen.iter().all(|seen| seen.as_ref().is_ok_and(|seen| seen.troubles().is_empty()));
+    let well = seen
+        .iter()
+        .all(|seen| seen.as_ref().is_ok_and(|seen| seen.troubles().is_empty()));
     if json {
         println!("{}", as_json(&seen, well));
     } else {
         for node in NodeId::BOTH {
             print!("{}", as_text(node, config, &seen[node.index()]));
         }
-        println!("{}", if well { "both directions are streaming" } else { "NOT streaming in both directions" });
+        println!(
+            "{}",
+            if well {
+                "both directions are streaming"
+            } else {
+                "NOT streaming in both directions"
+            }
+        );
     }
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 type Seen = Result<NodeReplication, String>;
@@ -76,7 +92,10 @@ fn as_text(node: NodeId, config: &Config, seen: &Seen) -> String {
         Some(value) => format!("{value} {unit}"),
         None => "unknown".to_string(),
     };
-    text.push_str(&format!("  publication  pub_imdb: {}\n", yes(seen.publication, "there", "MISSING")));
+    text.push_str(&format!(
+        "  publication  pub_imdb: {}\n",
+        yes(seen.publication, "there", "MISSING")
+    ));
     text.push_str(&format!(
         "  sends to     {}: slot {} {}, {}, lag {}, {}\n",
         node.peer(),
@@ -90,7 +109,11 @@ fn as_text(node: NodeId, config: &Config, seen: &Seen) -> String {
         "  takes from   {}: {} {}, apply worker {}, last heard {} ago\n",
         node.peer(),
         way_in.subscription,
-        yes(way_in.exists, yes(way_in.enabled, "enabled", "DISABLED"), "MISSING"),
+        yes(
+            way_in.exists,
+            yes(way_in.enabled, "enabled", "DISABLED"),
+            "MISSING"
+        ),
         yes(way_in.applying, "running", "NOT running"),
         figure(way_in.heard_ms_ago, "ms"),
     ));

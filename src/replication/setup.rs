@@ -3,6 +3,7 @@
 //! about it is decided by [`plan`], and only what is missing is made. A slot that is gone is never
 //! made anew, because what it held is lost and nobody would notice.
 
+use super::plan::{Found, Link, Subscription, literal, plan, statement};
 use crate::cluster::NodeId;
 use crate::config::{Config, PeerAddress};
 use crate::limits;
@@ -11,7 +12,7 @@ use anyhow::{Context, bail};
 use postgres::error::SqlState;
 use std::time::{Duration, Instant};
 
-const PUBLICATION: &str = "pub_imdb";
+pub(super) const PUBLICATION: &str = "pub_imdb";
 const ROLE: &str = "replicator";
 
 /// Sessions for the set-up: one per master.
@@ -29,7 +30,9 @@ impl Reach {
             let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?;
             Ok(Sessions::start(node, settings, 1)?)
         };
-        Ok(Reach { sessions: [open(NodeId::Master1)?, open(NodeId::Master2)?] })
+        Ok(Reach {
+            sessions: [open(NodeId::Master1)?, open(NodeId::Master2)?],
+        })
     }
 
     /// Runs `work` on one master, within [`limits::SETUP_CALL`].
@@ -48,107 +51,6 @@ impl Reach {
     }
 }
 
-/// One direction of the replication: the changes of `from`, applied on `to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Link {
-    from: NodeId,
-    to: NodeId,
-}
-
-/// What is there of a [`Link`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Found {
-    /// On the subscriber.
-    subscription: Option<Subscription>,
-    /// On the publisher: nothing, or whether somebody reads from it.
-    slot_active: Option<bool>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Subscription {
-    enabled: bool,
-    slot: Option<String>,
-    origin: String,
-    synchronous_commit: String,
-    connection: String,
-}
-
-/// One change to a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Create { create_slot: bool },
-    AttachSlot,
-    SetConnection,
-    SetOptions,
-    Enable,
-}
-
-/// What to do about one direction, or what a person has to do first.
-fn plan(link: Link, found: &Found, connection: &str) -> Result<Vec<Step>, String> {
-    let (slot, subscription) = (link.from.slot(), link.to.subscription());
-    let Some(existing) = &found.subscription else {
-        return match found.slot_active {
-            None => Ok(vec![Step::Create { create_slot: true }]),
-            // Left behind by a set-up that was interrupted: it holds all changes since then.
-            Some(false) => Ok(vec![Step::Create { create_slot: false }]),
-            Some(true) => Err(format!(
-                "{} has no subscription {subscription}, yet somebody reads from slot {slot} on {}; \
-                 find out who (pg_replication_slots.active_pid) and end it",
-                link.to, link.from
-            )),
-        };
-    };
-    if found.slot_active.is_none() {
-        return Err(format!(
-            "subscription {subscription} on {} has lost its slot {slot} on {}: changes are missing \
-             that a new slot would not bring back, so {} must be rebuilt from {}",
-            link.to, link.from, link.to, link.from
-        ));
-    }
-    let mut steps = Vec::new();
-    match existing.slot.as_deref() {
-        Some(name) if name == slot => {}
-        None => steps.push(Step::AttachSlot),
-        Some(other) => {
-            return Err(format!(
-                "subscription {subscription} on {} reads from slot {other} and not from {slot}",
-                link.to
-            ));
-        }
-    }
-    if existing.connection != connection {
-        steps.push(Step::SetConnection);
-    }
-    if existing.origin != "none" || existing.synchronous_commit != "local" {
-        steps.push(Step::SetOptions);
-    }
-    if !existing.enabled {
-        steps.push(Step::Enable);
-    }
-    Ok(steps)
-}
-
-/// The statement of a step. `synchronous_commit = local` makes the apply worker confirm what is on
-/// disk; with the default `off` a synchronous master would wait 220 ms for each commit (measured).
-fn statement(step: Step, link: Link, connection: &str) -> String {
-    let name = link.to.subscription();
-    let slot = link.from.slot();
-    let connection = literal(connection);
-    match step {
-        Step::Create { create_slot } => format!(
-            "CREATE SUBSCRIPTION {name} CONNECTION {connection} PUBLICATION {PUBLICATION} \
-             WITH (create_slot = {create_slot}, slot_name = '{slot}', copy_data = false, \
-             origin = none, synchronous_commit = 'local')"
-        ),
-        Step::AttachSlot => format!("ALTER SUBSCRIPTION {name} SET (slot_name = '{slot}')"),
-        Step::SetConnection => format!("ALTER SUBSCRIPTION {name} CONNECTION {connection}"),
-        Step::SetOptions => {
-            format!("ALTER SUBSCRIPTION {name} SET (origin = none, synchronous_commit = 'local')")
-        }
-        Step::Enable => format!("ALTER SUBSCRIPTION {name} ENABLE"),
-    }
-}
-
 /// Sets the replication up and returns what was done, a line each; no line means that nothing was
 /// missing.
 ///
@@ -160,7 +62,10 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     for node in NodeId::BOTH {
         prepare(&reach, config, node, &mut done)?;
     }
-    let links = NodeId::BOTH.map(|from| Link { from, to: from.peer() });
+    let links = NodeId::BOTH.map(|from| Link {
+        from,
+        to: from.peer(),
+    });
     let mut plans = Vec::new();
     for link in links {
         let connection = connection_string(config, link.from);
@@ -177,7 +82,11 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
             reach.run(link.to, "change the subscription", move |session| {
                 session.client().batch_execute(&text)
             })?;
-            done.push(format!("{}: subscription {}: {step:?}", link.to, link.to.subscription()));
+            done.push(format!(
+                "{}: subscription {}: {step:?}",
+                link.to,
+                link.to.subscription()
+            ));
         }
     }
     Ok(done)
@@ -196,13 +105,20 @@ pub fn wait_until_streaming(config: &Config, patience: Duration) -> anyhow::Resu
             let seen = reach.run(node, "read the replication status", move |session| {
                 super::status::read(session.client(), node)
             })?;
-            troubles.extend(seen.troubles().into_iter().map(|trouble| format!("{node}: {trouble}")));
+            troubles.extend(
+                seen.troubles()
+                    .into_iter()
+                    .map(|trouble| format!("{node}: {trouble}")),
+            );
         }
         if troubles.is_empty() {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            bail!("the masters are not streaming to each other: {}", troubles.join("; "));
+            bail!(
+                "the masters are not streaming to each other: {}",
+                troubles.join("; ")
+            );
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -227,15 +143,24 @@ fn prepare(
              pg_catalog.current_setting('wal_level')",
             &[],
         )?;
-        Ok((row.try_get::<_, bool>(0)?, row.try_get::<_, i32>(1)?, row.try_get::<_, String>(2)?))
+        Ok((
+            row.try_get::<_, bool>(0)?,
+            row.try_get::<_, i32>(1)?,
+            row.try_get::<_, String>(2)?,
+        ))
     })?;
     match alone {
         (false, ..) => bail!("another set-up is running on {node}; try again when it has ended"),
         (_, version, _) if version < 160_000 => {
-            bail!("{node} is PostgreSQL {}; origin = none needs 16 or newer", version / 10_000)
+            bail!(
+                "{node} is PostgreSQL {}; origin = none needs 16 or newer",
+                version / 10_000
+            )
         }
         (.., level) if level != "logical" => {
-            bail!("{node} has wal_level = {level}; set it to logical (see sql/master.conf) and restart it")
+            bail!(
+                "{node} has wal_level = {level}; set it to logical (see sql/master.conf) and restart it"
+            )
         }
         _ => {}
     }
@@ -244,8 +169,13 @@ fn prepare(
             "SELECT pg_catalog.to_regclass('public.generos') IS NOT NULL",
             &[],
         )?;
-        let schema = include_str!("../../sql/schema.sql").replace("{{nodo}}", &node.number().to_string());
-        let script = [&schema, include_str!("../../sql/conflicts.sql"), include_str!("../../sql/align_sequences.sql")];
+        let schema =
+            include_str!("../../sql/schema.sql").replace("{{nodo}}", &node.number().to_string());
+        let script = [
+            &schema,
+            include_str!("../../sql/conflicts.sql"),
+            include_str!("../../sql/align_sequences.sql"),
+        ];
         let mut transaction = session.client().transaction()?;
         for part in script {
             transaction.batch_execute(part)?;
@@ -258,10 +188,13 @@ fn prepare(
     }
     make_role(reach, config, node, done)?;
     let created = reach.run(node, "grant and publish", |session| {
-        session.client().batch_execute(include_str!("../../sql/grants.sql"))?;
-        let published = session
+        session
             .client()
-            .query("SELECT FROM pg_catalog.pg_publication WHERE pubname = $1", &[&PUBLICATION])?;
+            .batch_execute(include_str!("../../sql/grants.sql"))?;
+        let published = session.client().query(
+            "SELECT FROM pg_catalog.pg_publication WHERE pubname = $1",
+            &[&PUBLICATION],
+        )?;
         if published.is_empty() {
             session
                 .client()
@@ -284,50 +217,63 @@ fn make_role(
 ) -> anyhow::Result<()> {
     let password = literal(config.replication_password.reveal());
     let exists = reach.run(node, "look for the role", |session| {
-        let rows = session
-            .client()
-            .query("SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND rolreplication", &[&ROLE])?;
+        let rows = session.client().query(
+            "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND rolreplication",
+            &[&ROLE],
+        )?;
         Ok(!rows.is_empty())
     })?;
     if exists && may_log_in(config, node)? {
         return Ok(());
     }
     reach.run(node, "make the role", move |session| {
-        let rows = session
-            .client()
-            .query("SELECT FROM pg_catalog.pg_roles WHERE rolname = $1", &[&ROLE])?;
+        let rows = session.client().query(
+            "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1",
+            &[&ROLE],
+        )?;
         let verb = if rows.is_empty() { "CREATE" } else { "ALTER" };
-        session
-            .client()
-            .batch_execute(&format!("{verb} ROLE {ROLE} WITH LOGIN REPLICATION PASSWORD {password}"))
+        session.client().batch_execute(&format!(
+            "{verb} ROLE {ROLE} WITH LOGIN REPLICATION PASSWORD {password}"
+        ))
     })?;
-    done.push(format!("{node}: role {ROLE} {}", if exists { "got its password" } else { "made" }));
+    done.push(format!(
+        "{node}: role {ROLE} {}",
+        if exists { "got its password" } else { "made" }
+    ));
     Ok(())
 }
 
 /// Whether the role can log in with the configured password.
 fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
     let mut settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?;
-    settings.user(ROLE).password(config.replication_password.reveal());
+    settings
+        .user(ROLE)
+        .password(config.replication_password.reveal());
     // The pool hides why a login was refused, so this is a connection of its own; on a thread of its
     // own, because connecting to a frozen server never ends.
     let (reply, answer) = crossbeam_channel::bounded(1);
-    std::thread::Builder::new().name(format!("login-{node}")).spawn(move || {
-        let _ = reply.send(settings.connect(postgres::NoTls).map(drop));
-    })?;
+    std::thread::Builder::new()
+        .name(format!("login-{node}"))
+        .spawn(move || {
+            let _ = reply.send(settings.connect(postgres::NoTls).map(drop));
+        })?;
     match answer.recv_timeout(limits::SETUP_CALL) {
         Ok(Ok(())) => Ok(true),
         Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => Ok(false),
         Ok(Err(error)) => bail!("log in on {node} as {ROLE}: {}", pg::explain(&error)),
-        Err(_) => bail!("log in on {node} as {ROLE}: no answer within {} s", limits::SETUP_CALL.as_secs()),
+        Err(_) => bail!(
+            "log in on {node} as {ROLE}: no answer within {} s",
+            limits::SETUP_CALL.as_secs()
+        ),
     }
 }
 
 fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
     let subscription = reach.run(link.to, "look at the subscription", move |session| {
-        let row = session
-            .client()
-            .query_opt(include_str!("../../sql/link.sql"), &[&link.to.subscription()])?;
+        let row = session.client().query_opt(
+            include_str!("../../sql/link.sql"),
+            &[&link.to.subscription()],
+        )?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Subscription {
             enabled: row.try_get("enabled")?,
@@ -344,7 +290,10 @@ fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
         )?;
         row.map(|row| row.try_get(0)).transpose()
     })?;
-    Ok(Found { subscription, slot_active })
+    Ok(Found {
+        subscription,
+        slot_active,
+    })
 }
 
 /// A first link copies nothing, so the rows must be equal before it. Afterwards the replication
@@ -389,79 +338,10 @@ fn connection_string(config: &Config, from: NodeId) -> String {
         ("keepalives_count", "3"),
     ];
     let quoted = pairs.map(|(name, value)| {
-        format!("{name}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+        format!(
+            "{name}='{}'",
+            value.replace('\\', "\\\\").replace('\'', "\\'")
+        )
     });
     quoted.join(" ")
-}
-
-/// A string as an SQL literal, whatever `standard_conforming_strings` says.
-fn literal(text: &str) -> String {
-    let escaped = text.replace('\'', "''");
-    match escaped.contains('\\') {
-        true => format!("E'{}'", escaped.replace('\\', "\\\\")),
-        false => format!("'{escaped}'"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LINK: Link = Link { from: NodeId::Master1, to: NodeId::Master2 };
-
-    fn healthy() -> Found {
-        Found {
-            subscription: Some(Subscription {
-                enabled: true,
-                slot: Some("slot_1_to_2".to_string()),
-                origin: "none".to_string(),
-                synchronous_commit: "local".to_string(),
-                connection: "host=a".to_string(),
-            }),
-            slot_active: Some(true),
-        }
-    }
-
-    fn changed(change: impl FnOnce(&mut Subscription)) -> Found {
-        let mut found = healthy();
-        change(found.subscription.as_mut().expect("it has one"));
-        found
-    }
-
-    #[test]
-    fn a_healthy_link_is_left_alone() {
-        assert_eq!(plan(LINK, &healthy(), "host=a"), Ok(vec![]));
-    }
-
-    #[test]
-    fn a_missing_link_is_made_with_the_slot_that_is_there() {
-        let none = Found { subscription: None, slot_active: None };
-        assert_eq!(plan(LINK, &none, ""), Ok(vec![Step::Create { create_slot: true }]));
-        let interrupted = Found { subscription: None, slot_active: Some(false) };
-        assert_eq!(plan(LINK, &interrupted, ""), Ok(vec![Step::Create { create_slot: false }]));
-        let strangers = Found { subscription: None, slot_active: Some(true) };
-        assert!(plan(LINK, &strangers, "").is_err());
-    }
-
-    #[test]
-    fn a_lost_slot_is_never_made_anew() {
-        let lost = Found { slot_active: None, ..healthy() };
-        let reason = plan(LINK, &lost, "host=a").expect_err("a person must decide");
-        assert!(reason.contains("must be rebuilt"), "{reason}");
-    }
-
-    #[test]
-    fn what_differs_is_changed_and_nothing_else() {
-        assert_eq!(plan(LINK, &healthy(), "host=b"), Ok(vec![Step::SetConnection]));
-        assert_eq!(plan(LINK, &changed(|s| s.enabled = false), "host=a"), Ok(vec![Step::Enable]));
-        assert_eq!(plan(LINK, &changed(|s| s.slot = None), "host=a"), Ok(vec![Step::AttachSlot]));
-        let any = changed(|s| s.origin = "any".to_string());
-        assert_eq!(plan(LINK, &any, "host=a"), Ok(vec![Step::SetOptions]));
-    }
-
-    #[test]
-    fn a_password_with_quotes_survives_both_quotings() {
-        assert_eq!(literal("a'b"), "'a''b'");
-        assert_eq!(literal(r"a\'b"), r"E'a\\''b'");
-    }
 }

@@ -60,13 +60,19 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         &[&node.subscription(), &node.slot()],
     )?;
     let position = |name: &str| -> Result<Option<u64>, postgres::Error> {
-        Ok(row.try_get::<_, Option<i64>>(name)?.map(|value| value.max(0) as u64))
+        Ok(row
+            .try_get::<_, Option<i64>>(name)?
+            .map(|value| value.max(0) as u64))
     };
     let wal_lsn = position("wal_lsn")?.unwrap_or(0);
     let confirmed_lsn = position("slot_confirmed_lsn")?;
     let lag_bytes = confirmed_lsn.map(|confirmed| wal_lsn.saturating_sub(confirmed));
     let state: Option<String> = row.try_get("sender_state")?;
-    let lag_ms = match (position("sender_replay_lag_ms")?, state.as_deref(), lag_bytes) {
+    let lag_ms = match (
+        position("sender_replay_lag_ms")?,
+        state.as_deref(),
+        lag_bytes,
+    ) {
         (Some(lag_ms), ..) => Some(lag_ms),
         // PostgreSQL forgets the figure when both sides are idle.
         (None, Some("streaming"), Some(0)) => Some(0),
@@ -126,7 +132,10 @@ impl NodeReplication {
         if !out.exists {
             troubles.push(format!("it has no slot {}", out.slot));
         } else if out.wal_status.as_deref() == Some("lost") {
-            troubles.push(format!("slot {} is lost: its peer must be rebuilt", out.slot));
+            troubles.push(format!(
+                "slot {} is lost: its peer must be rebuilt",
+                out.slot
+            ));
         } else if !self.streaming() {
             troubles.push(format!("nobody is streaming from slot {}", out.slot));
         }
@@ -135,7 +144,10 @@ impl NodeReplication {
         } else if !way_in.enabled {
             troubles.push(format!("subscription {} is disabled", way_in.subscription));
         } else if !way_in.applying {
-            troubles.push(format!("the apply worker of {} is not running", way_in.subscription));
+            troubles.push(format!(
+                "the apply worker of {} is not running",
+                way_in.subscription
+            ));
         }
         troubles
     }

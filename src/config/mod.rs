@@ -2,55 +2,22 @@
 //! [`VARIABLES`] is the one list of what can be set; the flags, the help and README come from it.
 //! This is the only module that reads the environment.
 
+mod secret;
+mod variables;
+
+pub use secret::{Secret, SecretUrl};
+pub use variables::{VARIABLES, as_markdown, flag_of};
+
 use crate::cluster::NodeId;
 use crate::limits;
+use secret::mask;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 use url::Url;
-
-/// One thing that can be configured.
-pub struct Variable {
-    /// Its name in the environment and in `.env`; [`flag_of`] tells the flag.
-    pub name: &'static str,
-    /// What holds when it is not set or empty.
-    pub default: &'static str,
-    /// A secret has no flag, because flags are seen in the process list.
-    pub secret: bool,
-    pub about: &'static str,
-}
-
-const fn open(name: &'static str, default: &'static str, about: &'static str) -> Variable {
-    Variable { name, default, secret: false, about }
-}
-
-const fn secret(name: &'static str, default: &'static str, about: &'static str) -> Variable {
-    Variable { name, default, secret: true, about }
-}
-
-/// Every variable, in the order of the documentation.
-pub const VARIABLES: &[Variable] = &[
-    secret("MASTER1_URL", "postgresql://root:root@127.0.0.1:5432/bases2-db", "the primary master"),
-    secret("MASTER2_URL", "postgresql://root:root@127.0.0.1:5433/bases2-db", "the secondary master"),
-    secret("REDIS_URL", "redis://127.0.0.1:6379", "where the history is kept"),
-    open("PORT", "5000", "port of the API"),
-    open("BIND", "127.0.0.1", "address that the API listens on"),
-    secret("ADMIN_TOKEN", "", "bearer token for what changes the cluster; without one only callers from loopback may"),
-    open("USE_SEQUENCE", "auto", "ids from the sequence: auto (if the table has one), true, false (MAX+1 under a lock)"),
-    open("HTTP_WORKERS", "24", "threads that serve requests which need a master, 2 to 512"),
-    open("POOL_SIZE", "8", "connections to each master, 1 to 128"),
-    open("PROBE_INTERVAL_MS", "200", "time between two questions to a master, 20 to 10000"),
-    open("SILENCE_DEADLINE_MS", "1000", "a master silent for longer is down, 200 to 60000"),
-    open("REQUEST_DEADLINE_MS", "8000", "a request is answered within this time, 500 to 60000"),
-    secret("REPLICATION_PASSWORD", "repl_pass", "password of the role replicator, with which the masters reach each other"),
-    open("MASTER1_PEER_ADDRESS", "", "host:port at which master2 reaches master1; by default that of MASTER1_URL"),
-    open("MASTER2_PEER_ADDRESS", "", "host:port at which master1 reaches master2; by default that of MASTER2_URL"),
-    open("IMDB_HA_DATA", "", "folder of the local cluster; by default /var/lib/imdb-ha for root, else ~/.local/state/imdb-ha"),
-    open("PG_BIN", "", "folder of PostgreSQL's programs; by default the newest under /usr/lib/postgresql"),
-    open("RUST_LOG", "info", "what is logged: error, warn, info, debug or trace"),
-];
+use variables::variable;
 
 /// Whether ids are drawn from the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +27,6 @@ pub enum UseSequence {
     Always,
     Never,
 }
-
-/// A connection string whose password is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretUrl(Url);
-
-/// A token or password that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
 
 /// The configuration, checked.
 #[derive(Clone, Debug)]
@@ -119,7 +78,12 @@ impl fmt::Display for InvalidConfig {
         let lines: Vec<String> = self
             .0
             .iter()
-            .map(|invalid| format!("{}: {} (got {})", invalid.name, invalid.reason, invalid.value))
+            .map(|invalid| {
+                format!(
+                    "{}: {} (got {})",
+                    invalid.name, invalid.reason, invalid.value
+                )
+            })
             .collect();
         f.write_str(&lines.join("\n"))
     }
@@ -140,7 +104,8 @@ pub fn gather(flags: &Values) -> anyhow::Result<Values> {
     match dotenvy::from_path_iter(".env") {
         Ok(entries) => {
             for entry in entries {
-                let (name, value) = entry.map_err(|error| anyhow::anyhow!(env_file_error(&error)))?;
+                let (name, value) =
+                    entry.map_err(|error| anyhow::anyhow!(env_file_error(&error)))?;
                 file.insert(name, value);
             }
         }
@@ -178,8 +143,14 @@ impl Config {
     /// # Errors
     /// Every value that cannot be used, not only the first.
     pub fn check(values: &Values) -> Result<Config, InvalidConfig> {
-        let mut check = Check { values, invalid: Vec::new() };
-        let masters = [check.url("MASTER1_URL", POSTGRES), check.url("MASTER2_URL", POSTGRES)];
+        let mut check = Check {
+            values,
+            invalid: Vec::new(),
+        };
+        let masters = [
+            check.url("MASTER1_URL", POSTGRES),
+            check.url("MASTER2_URL", POSTGRES),
+        ];
         let redis_url = check.url("REDIS_URL", &["redis", "rediss"]);
         let peers = NodeId::BOTH.map(|node| check.peer_address(node, &masters[node.index()]));
         let config = Config {
@@ -192,7 +163,11 @@ impl Config {
             pool_size: check.number("POOL_SIZE", 1, 128) as u32,
             probe_interval: Duration::from_millis(check.number("PROBE_INTERVAL_MS", 20, 10_000)),
             silence_deadline_ms: check.silence_deadline(),
-            request_deadline: Duration::from_millis(check.number("REQUEST_DEADLINE_MS", 500, 60_000)),
+            request_deadline: Duration::from_millis(check.number(
+                "REQUEST_DEADLINE_MS",
+                500,
+                60_000,
+            )),
             replication_password: Secret(check.text("REPLICATION_PASSWORD")),
             peer_addresses: peers,
             data: check.optional("IMDB_HA_DATA"),
@@ -240,7 +215,8 @@ impl Check<'_> {
     }
 
     fn text(&self, name: &'static str) -> String {
-        self.optional(name).unwrap_or_else(|| variable(name).default.to_string())
+        self.optional(name)
+            .unwrap_or_else(|| variable(name).default.to_string())
     }
 
     fn complain(&mut self, name: &'static str, reason: impl Into<String>) {
@@ -249,14 +225,21 @@ impl Check<'_> {
             true => mask(&value),
             false => format!("{value:?}"),
         };
-        self.invalid.push(Invalid { name, reason: reason.into(), value });
+        self.invalid.push(Invalid {
+            name,
+            reason: reason.into(),
+            value,
+        });
     }
 
     fn number(&mut self, name: &'static str, least: u64, most: u64) -> u64 {
         match self.text(name).trim().parse() {
             Ok(number) if (least..=most).contains(&number) => number,
             _ => {
-                self.complain(name, format!("must be a whole number from {least} to {most}"));
+                self.complain(
+                    name,
+                    format!("must be a whole number from {least} to {most}"),
+                );
                 least
             }
         }
@@ -286,7 +269,10 @@ impl Check<'_> {
         } else if schemes == POSTGRES {
             if let Err(error) = url.as_str().parse::<postgres::Config>() {
                 let cause = crate::pg::explain_any(&error);
-                self.complain(name, format!("is not a PostgreSQL connection string: {cause}"));
+                self.complain(
+                    name,
+                    format!("is not a PostgreSQL connection string: {cause}"),
+                );
             }
         } else if let Err(error) = redis::Client::open(url.as_str()) {
             self.complain(name, format!("is not a Redis URL: {error}"));
@@ -301,17 +287,29 @@ impl Check<'_> {
         };
         let Some(text) = self.optional(name) else {
             return PeerAddress {
-                host: master.0.host_str().unwrap_or("127.0.0.1").trim_matches(['[', ']']).to_string(),
+                host: master
+                    .0
+                    .host_str()
+                    .unwrap_or("127.0.0.1")
+                    .trim_matches(['[', ']'])
+                    .to_string(),
                 port: master.0.port().unwrap_or(5432),
             };
         };
-        match text.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>())) {
-            Some((host, Ok(port))) if !host.is_empty() && port > 0 => {
-                PeerAddress { host: host.trim_matches(['[', ']']).to_string(), port }
-            }
+        match text
+            .rsplit_once(':')
+            .map(|(host, port)| (host, port.parse::<u16>()))
+        {
+            Some((host, Ok(port))) if !host.is_empty() && port > 0 => PeerAddress {
+                host: host.trim_matches(['[', ']']).to_string(),
+                port,
+            },
             _ => {
                 self.complain(name, "must be host:port");
-                PeerAddress { host: String::new(), port: 0 }
+                PeerAddress {
+                    host: String::new(),
+                    port: 0,
+                }
             }
         }
     }
@@ -319,13 +317,21 @@ impl Check<'_> {
     fn admin_token(&mut self) -> Option<Secret> {
         let token = self.optional("ADMIN_TOKEN")?;
         if token.len() < 16 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.complain("ADMIN_TOKEN", "must have at least 16 characters, printable ASCII without spaces");
+            self.complain(
+                "ADMIN_TOKEN",
+                "must have at least 16 characters, printable ASCII without spaces",
+            );
         }
         Some(Secret(token))
     }
 
     fn use_sequence(&mut self) -> UseSequence {
-        match self.text("USE_SEQUENCE").trim().to_ascii_lowercase().as_str() {
+        match self
+            .text("USE_SEQUENCE")
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
             "auto" => UseSequence::Auto,
             "true" => UseSequence::Always,
             "false" => UseSequence::Never,
@@ -347,103 +353,17 @@ impl Check<'_> {
     }
 }
 
-fn variable(name: &'static str) -> &'static Variable {
-    VARIABLES.iter().find(|variable| variable.name == name).expect("every name read is in the table")
-}
-
-/// What may be shown of a secret value: a URL without its password, of anything else its length.
-fn mask(value: &str) -> String {
-    match Url::parse(value) {
-        Ok(url) if url.has_host() => format!("{:?}", SecretUrl(url)),
-        _ => format!("a secret of {} characters", value.chars().count()),
-    }
-}
-
-impl SecretUrl {
-    /// Wraps a URL that was put together by this program.
-    pub fn new(url: Url) -> SecretUrl {
-        SecretUrl(url)
-    }
-
-    /// The whole string, password included, for a driver or a child's environment.
-    pub fn reveal(&self) -> &str {
-        self.0.as_str()
-    }
-
-    /// `host:port`, for messages.
-    pub fn address(&self) -> String {
-        let port = self.0.port().unwrap_or(match self.0.scheme() {
-            "redis" | "rediss" => 6379,
-            _ => 5432,
-        });
-        format!("{}:{port}", self.0.host_str().unwrap_or("?"))
-    }
-
-    /// The database's name, as PostgreSQL knows it.
-    pub fn database(&self) -> String {
-        percent_decode(self.0.path().trim_start_matches('/'))
-    }
-}
-
-fn percent_decode(text: &str) -> String {
-    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-impl fmt::Debug for SecretUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut url = self.0.clone();
-        if url.password().is_some() {
-            // A URL with a password has a host, and then setting one cannot fail.
-            let _ = url.set_password(Some("***"));
-        }
-        // A password may also come as a parameter of the query.
-        url.set_query(None);
-        f.write_str(url.as_str())
-    }
-}
-
-impl Secret {
-    /// The value itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// The flag of a variable: `PROBE_INTERVAL_MS` is `--probe-interval-ms`, `IMDB_HA_DATA` is `--data`.
-pub fn flag_of(variable: &Variable) -> String {
-    let name = variable.name.strip_prefix("IMDB_HA_").unwrap_or(variable.name);
-    name.to_ascii_lowercase().replace('_', "-")
-}
-
-/// The table of variables as Markdown, as README shows it.
-pub fn as_markdown() -> String {
-    let mut text = String::from("| variable | flag | default | what it is |\n|---|---|---|---|\n");
-    for variable in VARIABLES {
-        let flag = match variable.secret {
-            true => "(none: a secret)".to_string(),
-            false => format!("`--{}`", flag_of(variable)),
-        };
-        let default = match variable.default {
-            "" => String::new(),
-            default => format!("`{default}`"),
-        };
-        text.push_str(&format!("| `{}` | {flag} | {default} | {} |\n", variable.name, variable.about));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(pairs: &[(&'static str, &str)]) -> Result<Config, InvalidConfig> {
-        Config::check(&pairs.iter().map(|(name, value)| (*name, value.to_string())).collect())
+        Config::check(
+            &pairs
+                .iter()
+                .map(|(name, value)| (*name, value.to_string()))
+                .collect(),
+        )
     }
 
     #[test]
@@ -451,16 +371,23 @@ mod tests {
         let config = check(&[]).expect("the defaults");
         assert_eq!(config.http_workers as u64, limits::HTTP_WORKERS);
         assert_eq!(config.pool_size as u64, limits::POOL_SIZE);
-        assert_eq!(config.probe_interval.as_millis() as u64, limits::PROBE_INTERVAL_MS);
+        assert_eq!(
+            config.probe_interval.as_millis() as u64,
+            limits::PROBE_INTERVAL_MS
+        );
         assert_eq!(config.silence_deadline_ms, limits::SILENCE_DEADLINE_MS);
-        assert_eq!(config.request_deadline.as_millis() as u64, limits::REQUEST_DEADLINE_MS);
+        assert_eq!(
+            config.request_deadline.as_millis() as u64,
+            limits::REQUEST_DEADLINE_MS
+        );
         assert_eq!(config.master(NodeId::Master2).address(), "127.0.0.1:5433");
         assert_eq!(config.master(NodeId::Master2).database(), "bases2-db");
     }
 
     #[test]
     fn an_error_names_the_variable_the_reason_and_the_value() {
-        let error = check(&[("PORT", "70000"), ("USE_SEQUENCE", "si")]).expect_err("both are wrong");
+        let error =
+            check(&[("PORT", "70000"), ("USE_SEQUENCE", "si")]).expect_err("both are wrong");
         assert_eq!(
             error.to_string(),
             "PORT: must be a whole number from 1 to 65535 (got \"70000\")\n\
@@ -481,7 +408,10 @@ mod tests {
         assert!(!error.to_string().contains("hunter2"), "{error}");
 
         let right = [
-            ("MASTER1_URL", "postgresql://root:hunter2@db:5/imdb?password=hunter2"),
+            (
+                "MASTER1_URL",
+                "postgresql://root:hunter2@db:5/imdb?password=hunter2",
+            ),
             ("ADMIN_TOKEN", "hunter2hunter2hunter2"),
             ("REPLICATION_PASSWORD", "hunter2"),
         ];
@@ -492,8 +422,20 @@ mod tests {
     #[test]
     fn peer_addresses_come_from_the_urls_unless_they_are_set() {
         let config = check(&[("MASTER2_PEER_ADDRESS", "imdb-master2:5432")]).expect("valid");
-        assert_eq!(config.peer_addresses[0], PeerAddress { host: "127.0.0.1".into(), port: 5432 });
-        assert_eq!(config.peer_addresses[1], PeerAddress { host: "imdb-master2".into(), port: 5432 });
+        assert_eq!(
+            config.peer_addresses[0],
+            PeerAddress {
+                host: "127.0.0.1".into(),
+                port: 5432
+            }
+        );
+        assert_eq!(
+            config.peer_addresses[1],
+            PeerAddress {
+                host: "imdb-master2".into(),
+                port: 5432
+            }
+        );
         assert!(check(&[("MASTER1_PEER_ADDRESS", "nowhere")]).is_err());
     }
 }

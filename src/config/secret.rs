@@ -1,0 +1,78 @@
+//! Values that are never printed.
+
+use std::fmt;
+use url::Url;
+
+/// A connection string whose password is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretUrl(pub(super) Url);
+
+/// A token or password that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub(super) String);
+
+/// What may be shown of a secret value: a URL without its password, of anything else its length.
+pub(super) fn mask(value: &str) -> String {
+    match Url::parse(value) {
+        Ok(url) if url.has_host() => format!("{:?}", SecretUrl(url)),
+        _ => format!("a secret of {} characters", value.chars().count()),
+    }
+}
+
+impl SecretUrl {
+    /// Wraps a URL that was put together by this program.
+    pub fn new(url: Url) -> SecretUrl {
+        SecretUrl(url)
+    }
+
+    /// The whole string, password included, for a driver or a child's environment.
+    pub fn reveal(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// `host:port`, for messages.
+    pub fn address(&self) -> String {
+        let port = self.0.port().unwrap_or(match self.0.scheme() {
+            "redis" | "rediss" => 6379,
+            _ => 5432,
+        });
+        format!("{}:{port}", self.0.host_str().unwrap_or("?"))
+    }
+
+    /// The database's name, as PostgreSQL knows it.
+    pub fn database(&self) -> String {
+        percent_decode(self.0.path().trim_start_matches('/'))
+    }
+}
+
+fn percent_decode(text: &str) -> String {
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8_lossy()
+        .into_owned()
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut url = self.0.clone();
+        if url.password().is_some() {
+            // A URL with a password has a host, and then setting one cannot fail.
+            let _ = url.set_password(Some("***"));
+        }
+        // A password may also come as a parameter of the query.
+        url.set_query(None);
+        f.write_str(url.as_str())
+    }
+}
+
+impl Secret {
+    /// The value itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

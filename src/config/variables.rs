@@ -1,0 +1,90 @@
+//! What can be configured, as one table.
+
+/// One thing that can be configured.
+pub struct Variable {
+    /// Its name in the environment and in `.env`; [`flag_of`] tells the flag.
+    pub name: &'static str,
+    /// What holds when it is not set or empty.
+    pub default: &'static str,
+    /// A secret has no flag, because flags are seen in the process list.
+    pub secret: bool,
+    pub about: &'static str,
+}
+
+const fn open(name: &'static str, default: &'static str, about: &'static str) -> Variable {
+    Variable {
+        name,
+        default,
+        secret: false,
+        about,
+    }
+}
+
+const fn secret(name: &'static str, default: &'static str, about: &'static str) -> Variable {
+    Variable {
+        name,
+        default,
+        secret: true,
+        about,
+    }
+}
+
+/// Every variable, in the order of the documentation.
+#[rustfmt::skip] // one row, one line
+pub const VARIABLES: &[Variable] = &[
+    secret("MASTER1_URL", "postgresql://root:root@127.0.0.1:5432/bases2-db", "the primary master"),
+    secret("MASTER2_URL", "postgresql://root:root@127.0.0.1:5433/bases2-db", "the secondary master"),
+    secret("REDIS_URL", "redis://127.0.0.1:6379", "where the history is kept"),
+    open("PORT", "5000", "port of the API"),
+    open("BIND", "127.0.0.1", "address that the API listens on"),
+    secret("ADMIN_TOKEN", "", "bearer token for what changes the cluster; without one only callers from loopback may"),
+    open("USE_SEQUENCE", "auto", "ids from the sequence: auto (if the table has one), true, false (MAX+1 under a lock)"),
+    open("HTTP_WORKERS", "24", "threads that serve requests which need a master, 2 to 512"),
+    open("POOL_SIZE", "8", "connections to each master, 1 to 128"),
+    open("PROBE_INTERVAL_MS", "200", "time between two questions to a master, 20 to 10000"),
+    open("SILENCE_DEADLINE_MS", "1000", "a master silent for longer is down, 200 to 60000"),
+    open("REQUEST_DEADLINE_MS", "8000", "a request is answered within this time, 500 to 60000"),
+    secret("REPLICATION_PASSWORD", "repl_pass", "password of the role replicator, with which the masters reach each other"),
+    open("MASTER1_PEER_ADDRESS", "", "host:port at which master2 reaches master1; by default that of MASTER1_URL"),
+    open("MASTER2_PEER_ADDRESS", "", "host:port at which master1 reaches master2; by default that of MASTER2_URL"),
+    open("IMDB_HA_DATA", "", "folder of the local cluster; by default /var/lib/imdb-ha for root, else ~/.local/state/imdb-ha"),
+    open("PG_BIN", "", "folder of PostgreSQL's programs; by default the newest under /usr/lib/postgresql"),
+    open("RUST_LOG", "info", "what is logged: error, warn, info, debug or trace"),
+];
+
+/// The flag of a variable: `PROBE_INTERVAL_MS` is `--probe-interval-ms`, `IMDB_HA_DATA` is `--data`.
+pub fn flag_of(variable: &Variable) -> String {
+    let name = variable
+        .name
+        .strip_prefix("IMDB_HA_")
+        .unwrap_or(variable.name);
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// The table of variables as Markdown, as README shows it.
+pub fn as_markdown() -> String {
+    let mut text = String::from("| variable | flag | default | what it is |\n|---|---|---|---|\n");
+    for variable in VARIABLES {
+        let flag = match variable.secret {
+            true => "(none: a secret)".to_string(),
+            false => format!("`--{}`", flag_of(variable)),
+        };
+        let default = match variable.default {
+            "" => String::new(),
+            default => format!("`{default}`"),
+        };
+        text.push_str(&format!(
+            "| `{}` | {flag} | {default} | {} |\n",
+            variable.name, variable.about
+        ));
+    }
+    text
+}
+
+/// The variable of this name, which must be in the table.
+pub(super) fn variable(name: &'static str) -> &'static Variable {
+    VARIABLES
+        .iter()
+        .find(|variable| variable.name == name)
+        .expect("every name read is in the table")
+}

@@ -1,0 +1,172 @@
+//! The parts of the local cluster beside the masters, and what `up` and `detach` both need.
+
+use super::layout::{Layout, Owner, State};
+use super::master::{DATABASE, Master};
+use super::process::Process;
+use crate::cluster::NodeId;
+use crate::config::{Config, SecretUrl, Values};
+use crate::limits;
+use anyhow::{Context, bail};
+use crossbeam_channel::{RecvTimeoutError, Sender};
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// One line about one event.
+pub fn say(line: &str) {
+    let now = jiff::Zoned::now();
+    eprintln!("{} {line}", now.strftime("%H:%M:%S"));
+}
+
+/// Starts Redis and waits until it takes connections.
+///
+/// # Errors
+/// When it cannot be started or does not answer.
+pub fn start_redis(layout: &Layout, owner: Owner, port: u16) -> anyhow::Result<(Child, Process)> {
+    let folder = layout.redis();
+    let mut command = Command::new("redis-server");
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .args(["--bind", "127.0.0.1"]);
+    // Both ways of persistence, as the manual promises.
+    command.args([
+        "--appendonly",
+        "yes",
+        "--save",
+        "60 1",
+        "--daemonize",
+        "no",
+        "--loglevel",
+        "notice",
+    ]);
+    command
+        .arg("--port")
+        .arg(port.to_string())
+        .arg("--dir")
+        .arg(&folder);
+    command.arg("--logfile").arg(folder.join("redis.log"));
+    owner.apply(&mut command);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command
+        .spawn()
+        .context("start redis-server; scripts/install.sh installs it")?;
+    let process = Process::with_id(child.id() as i32).context("redis-server ended at once")?;
+    let deadline = Instant::now() + limits::REDIS_TIMEOUT * 5;
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if Instant::now() > deadline || !process.lives() {
+            bail!(
+                "redis-server does not answer on port {port}; see {}",
+                folder.join("redis.log").display()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    say(&format!("redis: up on port {port}"));
+    Ok((child, process))
+}
+
+/// Starts the API as a process of its own. What it needs to know it gets by its environment,
+/// which nobody but its user can read, and not by flags.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_api(
+    layout: &Layout,
+    values: &Values,
+    joined: &Config,
+) -> anyhow::Result<(Child, Process)> {
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(layout.api_log())?;
+    let url = |url: &SecretUrl| url.reveal().to_string();
+    let mut command = Command::new(std::env::current_exe().context("find this program")?);
+    command.arg("serve").envs(values.iter());
+    command
+        .env("MASTER1_URL", url(&joined.masters[0]))
+        .env("MASTER2_URL", url(&joined.masters[1]));
+    command
+        .env("REDIS_URL", url(&joined.redis_url))
+        .env("PORT", joined.port.to_string());
+    command.process_group(0);
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    let child = command.spawn().context("start the API")?;
+    let process = Process::with_id(child.id() as i32).context("the API ended at once")?;
+    Ok((child, process))
+}
+
+/// Makes the manual's database, unless it is there.
+///
+/// # Errors
+/// Those of the server.
+pub fn make_database(node: NodeId, port: u16) -> anyhow::Result<()> {
+    let settings =
+        crate::pg::connection_settings(&Master::url(port, "postgres")?, limits::SETUP_CALL)?;
+    let sessions = crate::pg::Sessions::start(node, settings, 1)?;
+    sessions
+        .run(limits::SETUP_CALL, |session| {
+            let found = session.client().query(
+                "SELECT FROM pg_catalog.pg_database WHERE datname = $1",
+                &[&DATABASE],
+            )?;
+            if found.is_empty() {
+                session
+                    .client()
+                    .batch_execute(&format!("CREATE DATABASE \"{DATABASE}\""))?;
+            }
+            Ok(())
+        })
+        .with_context(|| format!("make the database {DATABASE} on {node}"))
+}
+
+/// Whether `GET /health` answers 200. One request by hand: a whole HTTP client for it is too much.
+pub fn is_healthy(state: &State) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let address = super::api_address(state);
+        let mut stream = std::net::TcpStream::connect_timeout(&address, limits::CONNECT_TIMEOUT)?;
+        stream.set_read_timeout(Some(limits::CONNECT_TIMEOUT))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
+}
+
+/// Shows what is added to a file from now on, until the result is dropped.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn follow(path: PathBuf) -> anyhow::Result<Sender<()>> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .read(true)
+        .open(&path)?;
+    file.seek(SeekFrom::End(0))?;
+    let (keep, ended) = crossbeam_channel::bounded::<()>(0);
+    std::thread::Builder::new()
+        .name("follow".to_string())
+        .spawn(move || {
+            let mut show = move || {
+                let mut added = Vec::new();
+                if file.read_to_end(&mut added).is_ok() {
+                    let _ = std::io::stderr().write_all(&added);
+                }
+            };
+            while let Err(RecvTimeoutError::Timeout) =
+                ended.recv_timeout(Duration::from_millis(100))
+            {
+                show();
+            }
+            show();
+        })?;
+    Ok(keep)
+}
