@@ -1,0 +1,285 @@
+//! The API as its users meet it, over real masters. One cluster serves all tests of this file.
+
+mod common;
+
+use common::{Answer, Cluster, wait_until};
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(Cluster::start)
+}
+
+/// Sends bytes and returns what comes back until the server closes or `patience` is over.
+fn raw(bytes: &[u8], patience: Duration) -> String {
+    let address = cluster().api.strip_prefix("http://").expect("an address");
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(patience)).expect("a time limit");
+    stream.write_all(bytes).expect("send");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn put(id: i64, genero: &str) -> Answer {
+    let body = json!({ "genero": genero }).to_string();
+    cluster().ask("PUT", &format!("/generos/{id}"), Some(&body), &[("Content-Type", "application/json")])
+}
+
+#[test]
+fn a_genre_is_inserted_read_renamed_and_deleted() {
+    let api = cluster();
+    let made = api.add("  Telenovela  ");
+    assert_eq!(made.status, 201, "{made:?}");
+    let id = made.id();
+    // The manual's JSON, and not a field more.
+    let expected = json!({ "ok": true, "data": { "id_genero": id, "genero": "Telenovela" }, "node_used": "master1" });
+    assert_eq!(made.body, expected);
+
+    assert_eq!(api.get(&format!("/generos/{id}")).body["data"], expected["data"]);
+    let renamed = put(id, "Culebrón");
+    assert_eq!((renamed.status, renamed.body["data"]["genero"].as_str()), (200, Some("Culebrón")));
+    let deleted = api.ask("DELETE", &format!("/generos/{id}"), None, &[]);
+    assert_eq!((deleted.status, deleted.body["data"]["genero"].as_str()), (200, Some("Culebrón")));
+
+    for gone in [
+        api.get(&format!("/generos/{id}")),
+        put(id, "x"),
+        api.ask("DELETE", &format!("/generos/{id}"), None, &[]),
+    ] {
+        assert_eq!((gone.status, gone.code()), (404, "genero_not_found"));
+    }
+}
+
+#[test]
+fn an_id_of_ones_own_is_taken_once() {
+    let api = cluster();
+    let first = api.post("/generos", r#"{"id_genero": 500001, "genero": "Uno"}"#);
+    assert_eq!((first.status, first.id()), (201, 500_001));
+    let second = api.post("/generos", r#"{"id_genero": 500001, "genero": "Uno"}"#);
+    assert_eq!((second.status, second.code()), (409, "id_taken"));
+    assert!(second.body["error"].as_str().is_some_and(|text| text.contains("500001")));
+    // Names may repeat.
+    assert_eq!(api.add("Uno").status, 201);
+}
+
+#[test]
+fn drawn_ids_step_over_the_ones_that_are_taken() {
+    let api = cluster();
+    let before = api.add("antes").id();
+    // Every id that either master would draw next, and one at the far end of all of them.
+    for id in (before + 1)..=(before + 60) {
+        api.post("/generos", &json!({ "id_genero": id, "genero": "ocupado" }).to_string());
+    }
+    api.post("/generos", r#"{"id_genero": 2147483647, "genero": "el último"}"#);
+    for _ in 0..3 {
+        let after = api.add("después");
+        assert_eq!(after.status, 201, "{after:?}");
+        assert!(after.id() > before && after.id() % 2 == 1 && after.id() < 100_000, "{after:?}");
+    }
+}
+
+#[test]
+fn the_28_genres_of_imdb_have_their_ids_on_both_masters() {
+    let api = cluster();
+    let page = api.get("/generos?limit=28");
+    let ids: Vec<i64> = page.body["data"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| row["id_genero"].as_i64().expect("an id"))
+        .collect();
+    assert_eq!(ids, (1..=28).collect::<Vec<i64>>());
+    assert_eq!(page.body["data"][27]["genero"], "Western");
+    let seeds = "SELECT g::text FROM generos AS g WHERE id_genero <= 28 ORDER BY id_genero";
+    let of = |node: &str| -> Vec<String> {
+        api.sql(node).query(seeds, &[]).expect("rows").iter().map(|row| row.get(0)).collect()
+    };
+    assert_eq!(of("master1"), of("master2"));
+}
+
+#[test]
+fn pages_follow_each_other_and_filters_find() {
+    let api = cluster();
+    let mut seen = Vec::new();
+    let mut after = json!(0);
+    while !after.is_null() {
+        let page = api.get(&format!("/generos?limit=10&after={after}&genero=O"));
+        assert_eq!(page.status, 200);
+        let rows = page.body["data"].as_array().expect("rows").clone();
+        assert!(rows.len() <= 10);
+        seen.extend(rows.iter().map(|row| row["id_genero"].as_i64().expect("an id")));
+        after = page.body["next"].clone();
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] < pair[1]));
+    assert!(seen.contains(&11 ) || seen.contains(&8), "Documental holds an o: {seen:?}");
+    let found = api.get("/generos?genero=CI%C3%93N&limit=5");
+    assert_eq!(found.body["data"][0]["genero"], "Acción");
+    for bad in ["limit=0", "limit=1001", "after=x", "nada=1", "limit=1&limit=2", "genero=%00"] {
+        let refused = api.get(&format!("/generos?{bad}"));
+        assert_eq!((refused.status, refused.code()), (400, "parameter_invalid"), "{bad}");
+    }
+}
+
+#[test]
+fn bad_bodies_are_400_with_the_field_and_never_500() {
+    let api = cluster();
+    let long = "x".repeat(256);
+    for (body, code) in [
+        ("{}", "genero_required"),
+        (r#"{"genero": ""}"#, "genero_required"),
+        (r#"{"genero": 7}"#, "genero_required"),
+        (r#"{"genero": "a\u0000b"}"#, "genero_nul"),
+        (r#"{"id_genero": 2147483648, "genero": "x"}"#, "id_invalid"),
+        (r#"{"id_genero": "1", "genero": "x"}"#, "id_invalid"),
+        (r#"{"id_genero": 1.5, "genero": "x"}"#, "id_invalid"),
+        ("[1]", "body_not_object"),
+        ("{\"genero\": ", "body_invalid"),
+        (&format!(r#"{{"genero": "{long}"}}"#), "genero_too_long"),
+    ] {
+        let answer = api.post("/generos", body);
+        assert_eq!((answer.status, answer.code()), (400, code), "{body}");
+        assert_eq!(answer.body["ok"], false);
+    }
+    let head = "POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    let broken = [head.as_bytes(), b"Content-Length: 14\r\n\r\n{\"genero\":\"\xc3\"}"].concat();
+    let answer = raw(&broken, Duration::from_secs(5));
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("body_not_utf8"), "{answer}");
+    assert_eq!(api.get("/generos/0").code(), "id_invalid");
+    assert_eq!(api.get("/generos/99999999999").code(), "id_invalid");
+    let mismatch = api.ask("PUT", "/generos/5", Some(r#"{"id_genero": 6, "genero": "x"}"#), &[]);
+    assert_eq!(mismatch.code(), "id_mismatch");
+}
+
+#[test]
+fn the_wrong_path_method_type_and_size_have_their_status() {
+    let api = cluster();
+    assert_eq!((api.get("/nada").status, api.get("/nada").code()), (404, "not_found"));
+    let method = api.ask("PATCH", "/generos", None, &[]);
+    assert_eq!((method.status, method.header("Allow")), (405, Some("GET, POST, HEAD")));
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1"] {
+        let answer = api.ask("POST", "/generos", Some(r#"{"genero": "x"}"#), &[("Content-Type", kind)]);
+        assert_eq!((answer.status, answer.code()), (415, "type_unsupported"), "{kind}");
+    }
+    let utf8 = [("Content-Type", "application/json; charset=UTF-8")];
+    assert_eq!(api.ask("POST", "/generos", Some(r#"{"genero": "ñ"}"#), &utf8).status, 201);
+
+    let large = format!(r#"{{"genero": "x", "relleno": "{}"}}"#, "x".repeat(70_000));
+    let answer = api.post("/generos", &large);
+    assert_eq!((answer.status, answer.code()), (413, "body_too_large"));
+    let chunked = format!(
+        "POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{large}\r\n0\r\n\r\n",
+        large.len()
+    );
+    assert!(raw(chunked.as_bytes(), Duration::from_secs(5)).starts_with("HTTP/1.1 413"));
+    // A length that could not even be allocated must not end the process.
+    for length in ["99999999999999", "18446744073709551615"] {
+        let absurd = format!("POST /generos HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\nx");
+        let answer = raw(absurd.as_bytes(), Duration::from_secs(2));
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    }
+    assert_eq!(api.get("/health").status, 200);
+}
+
+#[test]
+fn ambiguous_framing_is_refused() {
+    for headers in [
+        "Transfer-Encoding: gzip\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+    ] {
+        let request = format!("POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n0\r\n\r\n");
+        let answer = raw(request.as_bytes(), Duration::from_secs(5));
+        assert!(answer.contains("framing_invalid"), "{headers} {answer}");
+    }
+}
+
+#[test]
+fn a_chunked_body_and_an_unknown_field_are_taken() {
+    let body = r#"{"genero": "Troceado", "color": "rojo"}"#;
+    let (first, second) = body.split_at(9);
+    let request = format!(
+        "POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
+        first.len(),
+        second.len()
+    );
+    let answer = raw(request.as_bytes(), Duration::from_secs(5));
+    assert!(answer.starts_with("HTTP/1.1 201") && answer.contains(r#""ignored":["color"]"#), "{answer}");
+}
+
+#[test]
+fn a_refused_body_does_not_become_the_next_request() {
+    let next = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let long = "x".repeat(5_000);
+    for body in [
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_string(),
+        "Content-Length: 3\r\n\r\nabc".to_string(),
+        format!("Content-Length: 5000\r\n\r\n{long}"),
+    ] {
+        let two = format!("PATCH /generos HTTP/1.1\r\nHost: x\r\n{body}{next}");
+        let answers = raw(two.as_bytes(), Duration::from_secs(5));
+        let statuses: Vec<&str> = answers.matches("HTTP/1.1 405").chain(answers.matches("HTTP/1.1 200")).collect();
+        assert_eq!(statuses.len(), 2, "{answers}");
+    }
+}
+
+#[test]
+fn errors_are_spanish_unless_english_is_preferred() {
+    let api = cluster();
+    let spanish = api.get("/nada");
+    assert_eq!(spanish.body["error"], "No existe la ruta.");
+    let english = api.ask("GET", "/nada", None, &[("Accept-Language", "en-US,en;q=0.9")]);
+    assert_eq!(english.body["error"], "There is no such path.");
+    assert_eq!(spanish.body["code"], english.body["code"]);
+}
+
+#[test]
+fn health_active_node_and_status_tell_how_things_are() {
+    let api = cluster();
+    let health = api.get("/health");
+    assert_eq!((health.status, &health.body["ok"], &health.body["active_node"]), (200, &json!(true), &json!("master1")));
+    assert_eq!(api.get("/active-node").body, json!({ "active_node": "master1" }));
+    let status = api.get("/status").body;
+    assert_eq!(status["masters"]["master2"]["state"], "up");
+    assert_eq!(status["masters"]["master2"]["replication"]["out"]["state"], "streaming");
+    assert!(!status.to_string().contains("root:root"), "a password in /status");
+    assert_eq!(api.ask("HEAD", "/health", None, &[]).status, 200);
+    let routes = api.get("/").body["endpoints"].as_array().map(Vec::len);
+    assert!(routes.is_some_and(|count| count > 8), "{routes:?}");
+}
+
+#[test]
+fn a_row_is_on_both_masters_at_once_from_wherever_it_came() {
+    let api = cluster();
+    let id = api.add("por la API").id();
+    // A plain insert by psql, with the manual's two columns only, on the passive master.
+    api.sql("master2")
+        .execute("INSERT INTO generos (id_genero, genero) VALUES (600002, 'por psql')", &[])
+        .expect("insert");
+    wait_until("both rows are on both masters", || {
+        ["master1", "master2"].iter().all(|node| {
+            let count = "SELECT count(*) FROM generos WHERE id_genero IN ($1, 600002)";
+            api.sql(node).query_one(count, &[&(id as i32)]).expect("count").get::<_, i64>(0) == 2
+        })
+    });
+    assert_eq!(api.get("/generos/600002").body["data"]["genero"], "por psql");
+}
+
+#[test]
+fn a_client_that_sends_half_a_request_is_let_go_and_idle_time_hurts_nobody() {
+    let began = Instant::now();
+    // Half a request, and a whole one after the listener's own time limit has passed twice.
+    let answer = raw(b"POST /generos HTTP/1.1\r\nHost: x\r\nContent-Le", Duration::from_secs(25));
+    let waited = began.elapsed();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(waited > Duration::from_secs(5) && waited < Duration::from_secs(20), "{waited:?}");
+    std::thread::sleep(Duration::from_secs(22).saturating_sub(began.elapsed()));
+    assert_eq!(cluster().get("/health").status, 200);
+    assert!(!cluster().said().contains("listener failed"), "the listener had to be built again");
+}
