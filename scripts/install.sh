@@ -88,8 +88,9 @@ if [ "$postgres" -lt "$OLDEST_POSTGRES" ] || [ "$reach" -lt "$postgres" ]; then
     *) server= ;;
   esac
   [ "$postgres" -ge "$OLDEST_POSTGRES" ] || need "${server:-postgresql}" "the masters; this machine has PostgreSQL ${postgres/#0/none}"
-  [ "$reach" -ge "$OLDEST_POSTGRES" ] && [ "$reach" -ge "$postgres" ] ||
-    need pgbackrest "backups of PostgreSQL $([ "$postgres" -ge "$OLDEST_POSTGRES" ] && echo "$postgres" || echo "${server#postgresql-}")"
+  wanted=$postgres
+  [ "$wanted" -ge "$OLDEST_POSTGRES" ] || wanted=${server#postgresql-}
+  [ "$reach" -ge "${wanted:-$OLDEST_POSTGRES}" ] || need pgbackrest "backups of PostgreSQL ${wanted:-$OLDEST_POSTGRES}"
 fi
 
 command -v redis-server >/dev/null || need redis-server "history and backup catalogue"

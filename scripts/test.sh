@@ -4,7 +4,7 @@
 #   scripts/test.sh           everything
 #   scripts/test.sh NAME...   only these checks: the functions below, without check_
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 check_format() { cargo fmt --check; }
 

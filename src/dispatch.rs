@@ -79,7 +79,8 @@ impl Dispatch {
         let work = Arc::new(work);
         let mut may_have_happened = false;
         let mut last_cause = String::from("writes are held by a handover");
-        for number in 0..limits::ATTEMPTS_MAX {
+        let mut number = 0;
+        while number < limits::ATTEMPTS_MAX && Instant::now() < deadline {
             let fail = |error| Failed {
                 error,
                 may_have_happened,
@@ -90,13 +91,11 @@ impl Dispatch {
                     reason: view.outage_reason(),
                 }));
             }
-            if Instant::now() >= deadline {
-                break;
-            }
             let guard = match kind {
                 Kind::Read => None,
                 Kind::Write => match self.board.begin_write() {
                     Some(guard) => Some(guard),
+                    // Waiting is no attempt: a handover publishes a picture every few milliseconds.
                     None => {
                         wait_for(&changed, deadline.saturating_duration_since(Instant::now()));
                         continue;
@@ -109,6 +108,7 @@ impl Dispatch {
                 number,
                 may_have_happened,
             };
+            number += 1;
             let result = self.attempt(node, deadline, attempt, &work);
             drop(guard);
             match result {

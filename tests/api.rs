@@ -18,7 +18,9 @@ fn cluster() -> &'static Cluster {
 fn raw(bytes: &[u8], patience: Duration) -> String {
     let address = cluster().api.strip_prefix("http://").expect("an address");
     let mut stream = TcpStream::connect(address).expect("connect");
-    stream.set_read_timeout(Some(patience)).expect("a time limit");
+    stream
+        .set_read_timeout(Some(patience))
+        .expect("a time limit");
     stream.write_all(bytes).expect("send");
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -27,7 +29,12 @@ fn raw(bytes: &[u8], patience: Duration) -> String {
 
 fn put(id: i64, genero: &str) -> Answer {
     let body = json!({ "genero": genero }).to_string();
-    cluster().ask("PUT", &format!("/generos/{id}"), Some(&body), &[("Content-Type", "application/json")])
+    cluster().ask(
+        "PUT",
+        &format!("/generos/{id}"),
+        Some(&body),
+        &[("Content-Type", "application/json")],
+    )
 }
 
 #[test]
@@ -40,11 +47,20 @@ fn a_genre_is_inserted_read_renamed_and_deleted() {
     let expected = json!({ "ok": true, "data": { "id_genero": id, "genero": "Telenovela" }, "node_used": "master1" });
     assert_eq!(made.body, expected);
 
-    assert_eq!(api.get(&format!("/generos/{id}")).body["data"], expected["data"]);
+    assert_eq!(
+        api.get(&format!("/generos/{id}")).body["data"],
+        expected["data"]
+    );
     let renamed = put(id, "Culebrón");
-    assert_eq!((renamed.status, renamed.body["data"]["genero"].as_str()), (200, Some("Culebrón")));
+    assert_eq!(
+        (renamed.status, renamed.body["data"]["genero"].as_str()),
+        (200, Some("Culebrón"))
+    );
     let deleted = api.ask("DELETE", &format!("/generos/{id}"), None, &[]);
-    assert_eq!((deleted.status, deleted.body["data"]["genero"].as_str()), (200, Some("Culebrón")));
+    assert_eq!(
+        (deleted.status, deleted.body["data"]["genero"].as_str()),
+        (200, Some("Culebrón"))
+    );
 
     for gone in [
         api.get(&format!("/generos/{id}")),
@@ -62,7 +78,11 @@ fn an_id_of_ones_own_is_taken_once() {
     assert_eq!((first.status, first.id()), (201, 500_001));
     let second = api.post("/generos", r#"{"id_genero": 500001, "genero": "Uno"}"#);
     assert_eq!((second.status, second.code()), (409, "id_taken"));
-    assert!(second.body["error"].as_str().is_some_and(|text| text.contains("500001")));
+    assert!(
+        second.body["error"]
+            .as_str()
+            .is_some_and(|text| text.contains("500001"))
+    );
     // Names may repeat.
     assert_eq!(api.add("Uno").status, 201);
 }
@@ -73,13 +93,22 @@ fn drawn_ids_step_over_the_ones_that_are_taken() {
     let before = api.add("antes").id();
     // Every id that either master would draw next, and one at the far end of all of them.
     for id in (before + 1)..=(before + 60) {
-        api.post("/generos", &json!({ "id_genero": id, "genero": "ocupado" }).to_string());
+        api.post(
+            "/generos",
+            &json!({ "id_genero": id, "genero": "ocupado" }).to_string(),
+        );
     }
-    api.post("/generos", r#"{"id_genero": 2147483647, "genero": "el último"}"#);
+    api.post(
+        "/generos",
+        r#"{"id_genero": 2147483647, "genero": "el último"}"#,
+    );
     for _ in 0..3 {
         let after = api.add("después");
         assert_eq!(after.status, 201, "{after:?}");
-        assert!(after.id() > before && after.id() % 2 == 1 && after.id() < 100_000, "{after:?}");
+        assert!(
+            after.id() > before && after.id() % 2 == 1 && after.id() < 100_000,
+            "{after:?}"
+        );
     }
 }
 
@@ -97,7 +126,12 @@ fn the_28_genres_of_imdb_have_their_ids_on_both_masters() {
     assert_eq!(page.body["data"][27]["genero"], "Western");
     let seeds = "SELECT g::text FROM generos AS g WHERE id_genero <= 28 ORDER BY id_genero";
     let of = |node: &str| -> Vec<String> {
-        api.sql(node).query(seeds, &[]).expect("rows").iter().map(|row| row.get(0)).collect()
+        api.sql(node)
+            .query(seeds, &[])
+            .expect("rows")
+            .iter()
+            .map(|row| row.get(0))
+            .collect()
     };
     assert_eq!(of("master1"), of("master2"));
 }
@@ -112,16 +146,33 @@ fn pages_follow_each_other_and_filters_find() {
         assert_eq!(page.status, 200);
         let rows = page.body["data"].as_array().expect("rows").clone();
         assert!(rows.len() <= 10);
-        seen.extend(rows.iter().map(|row| row["id_genero"].as_i64().expect("an id")));
+        seen.extend(
+            rows.iter()
+                .map(|row| row["id_genero"].as_i64().expect("an id")),
+        );
         after = page.body["next"].clone();
     }
     assert!(seen.windows(2).all(|pair| pair[0] < pair[1]));
-    assert!(seen.contains(&11 ) || seen.contains(&8), "Documental holds an o: {seen:?}");
+    assert!(
+        seen.contains(&11) || seen.contains(&8),
+        "Documental holds an o: {seen:?}"
+    );
     let found = api.get("/generos?genero=CI%C3%93N&limit=5");
     assert_eq!(found.body["data"][0]["genero"], "Acción");
-    for bad in ["limit=0", "limit=1001", "after=x", "nada=1", "limit=1&limit=2", "genero=%00"] {
+    for bad in [
+        "limit=0",
+        "limit=1001",
+        "after=x",
+        "nada=1",
+        "limit=1&limit=2",
+        "genero=%00",
+    ] {
         let refused = api.get(&format!("/generos?{bad}"));
-        assert_eq!((refused.status, refused.code()), (400, "parameter_invalid"), "{bad}");
+        assert_eq!(
+            (refused.status, refused.code()),
+            (400, "parameter_invalid"),
+            "{bad}"
+        );
     }
 }
 
@@ -146,27 +197,62 @@ fn bad_bodies_are_400_with_the_field_and_never_500() {
         assert_eq!(answer.body["ok"], false);
     }
     let head = "POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n";
-    let broken = [head.as_bytes(), b"Content-Length: 14\r\n\r\n{\"genero\":\"\xc3\"}"].concat();
+    let broken = [
+        head.as_bytes(),
+        b"Content-Length: 14\r\n\r\n{\"genero\":\"\xc3\"}",
+    ]
+    .concat();
     let answer = raw(&broken, Duration::from_secs(5));
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("body_not_utf8"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("body_not_utf8"),
+        "{answer}"
+    );
     assert_eq!(api.get("/generos/0").code(), "id_invalid");
     assert_eq!(api.get("/generos/99999999999").code(), "id_invalid");
-    let mismatch = api.ask("PUT", "/generos/5", Some(r#"{"id_genero": 6, "genero": "x"}"#), &[]);
+    let mismatch = api.ask(
+        "PUT",
+        "/generos/5",
+        Some(r#"{"id_genero": 6, "genero": "x"}"#),
+        &[],
+    );
     assert_eq!(mismatch.code(), "id_mismatch");
 }
 
 #[test]
 fn the_wrong_path_method_type_and_size_have_their_status() {
     let api = cluster();
-    assert_eq!((api.get("/nada").status, api.get("/nada").code()), (404, "not_found"));
+    assert_eq!(
+        (api.get("/nada").status, api.get("/nada").code()),
+        (404, "not_found")
+    );
     let method = api.ask("PATCH", "/generos", None, &[]);
-    assert_eq!((method.status, method.header("Allow")), (405, Some("GET, POST, HEAD")));
-    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1"] {
-        let answer = api.ask("POST", "/generos", Some(r#"{"genero": "x"}"#), &[("Content-Type", kind)]);
-        assert_eq!((answer.status, answer.code()), (415, "type_unsupported"), "{kind}");
+    assert_eq!(
+        (method.status, method.header("Allow")),
+        (405, Some("GET, POST, HEAD"))
+    );
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/json; charset=latin1",
+    ] {
+        let answer = api.ask(
+            "POST",
+            "/generos",
+            Some(r#"{"genero": "x"}"#),
+            &[("Content-Type", kind)],
+        );
+        assert_eq!(
+            (answer.status, answer.code()),
+            (415, "type_unsupported"),
+            "{kind}"
+        );
     }
     let utf8 = [("Content-Type", "application/json; charset=UTF-8")];
-    assert_eq!(api.ask("POST", "/generos", Some(r#"{"genero": "ñ"}"#), &utf8).status, 201);
+    assert_eq!(
+        api.ask("POST", "/generos", Some(r#"{"genero": "ñ"}"#), &utf8)
+            .status,
+        201
+    );
 
     let large = format!(r#"{{"genero": "x", "relleno": "{}"}}"#, "x".repeat(70_000));
     let answer = api.post("/generos", &large);
@@ -178,7 +264,8 @@ fn the_wrong_path_method_type_and_size_have_their_status() {
     assert!(raw(chunked.as_bytes(), Duration::from_secs(5)).starts_with("HTTP/1.1 413"));
     // A length that could not even be allocated must not end the process.
     for length in ["99999999999999", "18446744073709551615"] {
-        let absurd = format!("POST /generos HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\nx");
+        let absurd =
+            format!("POST /generos HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\nx");
         let answer = raw(absurd.as_bytes(), Duration::from_secs(2));
         assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     }
@@ -193,7 +280,9 @@ fn ambiguous_framing_is_refused() {
         "Content-Length: 5\r\nContent-Length: 6\r\n",
         "Transfer-Encoding: xchunked\r\n",
     ] {
-        let request = format!("POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n0\r\n\r\n");
+        let request = format!(
+            "POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n0\r\n\r\n"
+        );
         let answer = raw(request.as_bytes(), Duration::from_secs(5));
         assert!(answer.contains("framing_invalid"), "{headers} {answer}");
     }
@@ -210,7 +299,10 @@ fn a_chunked_body_and_an_unknown_field_are_taken() {
         second.len()
     );
     let answer = raw(request.as_bytes(), Duration::from_secs(5));
-    assert!(answer.starts_with("HTTP/1.1 201") && answer.contains(r#""ignored":["color"]"#), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 201") && answer.contains(r#""ignored":["color"]"#),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -224,7 +316,10 @@ fn a_refused_body_does_not_become_the_next_request() {
     ] {
         let two = format!("PATCH /generos HTTP/1.1\r\nHost: x\r\n{body}{next}");
         let answers = raw(two.as_bytes(), Duration::from_secs(5));
-        let statuses: Vec<&str> = answers.matches("HTTP/1.1 405").chain(answers.matches("HTTP/1.1 200")).collect();
+        let statuses: Vec<&str> = answers
+            .matches("HTTP/1.1 405")
+            .chain(answers.matches("HTTP/1.1 200"))
+            .collect();
         assert_eq!(statuses.len(), 2, "{answers}");
     }
 }
@@ -234,7 +329,12 @@ fn errors_are_spanish_unless_english_is_preferred() {
     let api = cluster();
     let spanish = api.get("/nada");
     assert_eq!(spanish.body["error"], "No existe la ruta.");
-    let english = api.ask("GET", "/nada", None, &[("Accept-Language", "en-US,en;q=0.9")]);
+    let english = api.ask(
+        "GET",
+        "/nada",
+        None,
+        &[("Accept-Language", "en-US,en;q=0.9")],
+    );
     assert_eq!(english.body["error"], "There is no such path.");
     assert_eq!(spanish.body["code"], english.body["code"]);
 }
@@ -243,12 +343,28 @@ fn errors_are_spanish_unless_english_is_preferred() {
 fn health_active_node_and_status_tell_how_things_are() {
     let api = cluster();
     let health = api.get("/health");
-    assert_eq!((health.status, &health.body["ok"], &health.body["active_node"]), (200, &json!(true), &json!("master1")));
-    assert_eq!(api.get("/active-node").body, json!({ "active_node": "master1" }));
+    assert_eq!(
+        (
+            health.status,
+            &health.body["ok"],
+            &health.body["active_node"]
+        ),
+        (200, &json!(true), &json!("master1"))
+    );
+    assert_eq!(
+        api.get("/active-node").body,
+        json!({ "active_node": "master1" })
+    );
     let status = api.get("/status").body;
     assert_eq!(status["masters"]["master2"]["state"], "up");
-    assert_eq!(status["masters"]["master2"]["replication"]["out"]["state"], "streaming");
-    assert!(!status.to_string().contains("root:root"), "a password in /status");
+    assert_eq!(
+        status["masters"]["master2"]["replication"]["out"]["state"],
+        "streaming"
+    );
+    assert!(
+        !status.to_string().contains("root:root"),
+        "a password in /status"
+    );
     assert_eq!(api.ask("HEAD", "/health", None, &[]).status, 200);
     let routes = api.get("/").body["endpoints"].as_array().map(Vec::len);
     assert!(routes.is_some_and(|count| count > 8), "{routes:?}");
@@ -260,26 +376,48 @@ fn a_row_is_on_both_masters_at_once_from_wherever_it_came() {
     let id = api.add("por la API").id();
     // A plain insert by psql, with the manual's two columns only, on the passive master.
     api.sql("master2")
-        .execute("INSERT INTO generos (id_genero, genero) VALUES (600002, 'por psql')", &[])
+        .execute(
+            "INSERT INTO generos (id_genero, genero) VALUES (600002, 'por psql')",
+            &[],
+        )
         .expect("insert");
     wait_until("both rows are on both masters", || {
         ["master1", "master2"].iter().all(|node| {
             let count = "SELECT count(*) FROM generos WHERE id_genero IN ($1, 600002)";
-            api.sql(node).query_one(count, &[&(id as i32)]).expect("count").get::<_, i64>(0) == 2
+            api.sql(node)
+                .query_one(count, &[&(id as i32)])
+                .expect("count")
+                .get::<_, i64>(0)
+                == 2
         })
     });
-    assert_eq!(api.get("/generos/600002").body["data"]["genero"], "por psql");
+    assert_eq!(
+        api.get("/generos/600002").body["data"]["genero"],
+        "por psql"
+    );
 }
 
 #[test]
 fn a_client_that_sends_half_a_request_is_let_go_and_idle_time_hurts_nobody() {
     let began = Instant::now();
     // Half a request, and a whole one after the listener's own time limit has passed twice.
-    let answer = raw(b"POST /generos HTTP/1.1\r\nHost: x\r\nContent-Le", Duration::from_secs(25));
+    let answer = raw(
+        b"POST /generos HTTP/1.1\r\nHost: x\r\nContent-Le",
+        Duration::from_secs(25),
+    );
     let waited = began.elapsed();
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(waited > Duration::from_secs(5) && waited < Duration::from_secs(20), "{waited:?}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+        "{answer}"
+    );
+    assert!(
+        waited > Duration::from_secs(5) && waited < Duration::from_secs(20),
+        "{waited:?}"
+    );
     std::thread::sleep(Duration::from_secs(22).saturating_sub(began.elapsed()));
     assert_eq!(cluster().get("/health").status, 200);
-    assert!(!cluster().said().contains("listener failed"), "the listener had to be built again");
+    assert!(
+        !cluster().said().contains("listener failed"),
+        "the listener had to be built again"
+    );
 }

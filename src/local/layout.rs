@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub root: PathBuf,
+    /// Whether it is another than this user's default, so that other commands must be told.
+    pub named: bool,
 }
 
 /// What runs, as `up` wrote it down for the other commands. It holds no password.
@@ -54,6 +56,7 @@ impl Layout {
         };
         Ok(Layout {
             root: std::path::absolute(&root)?,
+            named: config.data.is_some(),
         })
     }
 

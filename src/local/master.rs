@@ -226,10 +226,7 @@ impl Master {
                 process.pid
             );
         }
-        // A killed server leaves this file, and PostgreSQL believes it for as long as any process has
-        // the id in it, a zombie that nobody has reaped yet included. No process works in this folder,
-        // and should one still hold its shared memory, PostgreSQL notices that without the file.
-        let _ = fs::remove_file(self.data.join("postmaster.pid"));
+        self.remove_stale_locks(port);
         self.configure(port)?;
         let deadline = Instant::now() + limits::SERVER_START;
         loop {
@@ -246,9 +243,7 @@ impl Master {
             let Err(error) = run(&mut command, &format!("start {}", self.node)) else {
                 return Ok(());
             };
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            let lines: Vec<&str> = said.lines().collect();
-            let last = lines[lines.len().saturating_sub(4)..].join(" | ");
+            let last = self.last_words(&log);
             // The children of a killed server hold its shared memory until they notice; they take
             // seconds, or are gone at once when `local kill` ended them too.
             let lingering = last.contains("pre-existing shared memory block");
@@ -257,6 +252,33 @@ impl Master {
             }
             std::thread::sleep(Duration::from_millis(250));
         }
+    }
+
+    /// A killed server leaves its lock files, and PostgreSQL believes them for as long as any process
+    /// has the id in them, a zombie that nobody has reaped yet included. No process works in this
+    /// folder, and should one still hold its shared memory, PostgreSQL notices that without a file.
+    fn remove_stale_locks(&self, port: u16) {
+        let socket = self.run.join(format!(".s.PGSQL.{port}"));
+        let of_socket = self.run.join(format!(".s.PGSQL.{port}.lock"));
+        for path in [self.data.join("postmaster.pid"), of_socket, socket] {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// The end of the newer of the two places where a server says why it does not start: what it
+    /// prints before its log collector runs, and the log.
+    fn last_words(&self, start_log: &Path) -> String {
+        let logs = fs::read_dir(self.data.join("log")).into_iter().flatten();
+        let newest = logs
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .chain([start_log.to_path_buf()])
+            .max_by_key(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
+        let text = newest
+            .and_then(|path| fs::read(path).ok())
+            .unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join(" | ")
     }
 
     /// The postmaster, if it lives. The id in its file counts only for a process that works in its

@@ -251,6 +251,10 @@ fn banner(layout: &Layout, state: &State) -> String {
     let api = api_url(api_address(state));
     let program =
         std::env::current_exe().map_or("imdb-ha".to_string(), |path| path.display().to_string());
+    let data = match layout.named {
+        true => format!(" --data {}", layout.root.display()),
+        false => String::new(),
+    };
     let [first, second] = state.ports.masters;
     format!(
         "\n\
@@ -268,8 +272,8 @@ fn banner(layout: &Layout, state: &State) -> String {
          \x20 curl -X POST {api}/switch-to-primary\n\
          \n\
          Kill a master, and ask again:\n\
-         \x20 {program} local kill master1\n\
-         \x20 {program} local start master1\n",
+         \x20 {program} local kill master1{data}\n\
+         \x20 {program} local start master1{data}\n",
         state.ports.redis,
         layout.root.display(),
     )

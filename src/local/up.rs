@@ -119,7 +119,7 @@ fn temporary_layout() -> anyhow::Result<Layout> {
     fs::create_dir(&root).with_context(|| format!("make the folder {}", root.display()))?;
     // The servers may run as another user, who must get through to their own folders.
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755))?;
-    Ok(Layout { root })
+    Ok(Layout { root, named: true })
 }
 
 struct Up<'a> {

@@ -38,6 +38,23 @@ pub(super) enum Step {
     Enable,
 }
 
+impl Step {
+    /// What it does, for whoever ran the set-up.
+    pub fn describe(self, link: Link) -> String {
+        let (slot, from) = (link.from.slot(), link.from);
+        match self {
+            Step::Create { create_slot: true } => format!("created, with slot {slot} on {from}"),
+            Step::Create { create_slot: false } => {
+                format!("created, on the slot {slot} that was there on {from}")
+            }
+            Step::AttachSlot => format!("attached to slot {slot} on {from}"),
+            Step::SetConnection => format!("got the new address or password of {from}"),
+            Step::SetOptions => "got origin = none and synchronous_commit = local".to_string(),
+            Step::Enable => "enabled".to_string(),
+        }
+    }
+}
+
 /// What to do about one direction, or what a person has to do first.
 pub(super) fn plan(link: Link, found: &Found, connection: &str) -> Result<Vec<Step>, String> {
     let (slot, subscription) = (link.from.slot(), link.to.subscription());

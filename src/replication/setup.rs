@@ -82,10 +82,11 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
             reach.run(link.to, "change the subscription", move |session| {
                 session.client().batch_execute(&text)
             })?;
+            let name = link.to.subscription();
             done.push(format!(
-                "{}: subscription {}: {step:?}",
+                "{}: subscription {name} {}",
                 link.to,
-                link.to.subscription()
+                step.describe(link)
             ));
         }
     }

@@ -29,13 +29,18 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(header, _)| header.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
     /// The id of the row that it speaks of.
     pub fn id(&self) -> i64 {
-        self.body["data"]["id_genero"].as_i64().unwrap_or_else(|| panic!("no id in {self:?}"))
+        self.body["data"]["id_genero"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("no id in {self:?}"))
     }
 
     pub fn node(&self) -> &str {
@@ -63,7 +68,10 @@ impl Cluster {
         let mut command = clean_command();
         command.args(["local", "up", "--ephemeral", "--json"]);
         command.envs(environment.iter().copied());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut process = command.spawn().expect("start imdb-ha");
         let said = Arc::new(Mutex::new(String::new()));
         collect(process.stderr.take().expect("piped"), Arc::clone(&said));
@@ -73,7 +81,10 @@ impl Cluster {
         stdout.read_line(&mut line).expect("read its state");
         let Ok(status) = serde_json::from_str::<Value>(&line) else {
             let _ = process.wait();
-            panic!("the cluster did not start: {}", said.lock().expect("the log"));
+            panic!(
+                "the cluster did not start: {}",
+                said.lock().expect("the log")
+            );
         };
         let text = |value: &Value| value.as_str().expect("a string").to_string();
         let config = ureq::Agent::config_builder()
@@ -99,7 +110,9 @@ impl Cluster {
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = clean_command();
         command.args(arguments).env("IMDB_HA_DATA", &self.data);
-        command.env("MASTER1_URL", self.url("master1")).env("MASTER2_URL", self.url("master2"));
+        command
+            .env("MASTER1_URL", self.url("master1"))
+            .env("MASTER2_URL", self.url("master2"));
         command.output().expect("run imdb-ha")
     }
 
@@ -110,18 +123,25 @@ impl Cluster {
     }
 
     pub fn url(&self, node: &str) -> String {
-        self.status["masters"][node]["url"].as_str().expect("a URL").to_string()
+        self.status["masters"][node]["url"]
+            .as_str()
+            .expect("a URL")
+            .to_string()
     }
 
     /// The state of a master, as `local status --json` tells it.
     pub fn server_state(&self, node: &str) -> String {
         let output = self.run(&["local", "status", "--json"]);
         let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        status["masters"][node]["state"].as_str().expect("a state").to_string()
+        status["masters"][node]["state"]
+            .as_str()
+            .expect("a state")
+            .to_string()
     }
 
     pub fn sql(&self, node: &str) -> Client {
-        Client::connect(&self.url(node), NoTls).unwrap_or_else(|error| panic!("connect to {node}: {error:?}"))
+        Client::connect(&self.url(node), NoTls)
+            .unwrap_or_else(|error| panic!("connect to {node}: {error:?}"))
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -129,15 +149,29 @@ impl Cluster {
     }
 
     pub fn post(&self, path: &str, body: &str) -> Answer {
-        self.ask("POST", path, Some(body), &[("Content-Type", "application/json")])
+        self.ask(
+            "POST",
+            path,
+            Some(body),
+            &[("Content-Type", "application/json")],
+        )
     }
 
     /// Posts a genre by its name.
     pub fn add(&self, genero: &str) -> Answer {
-        self.post("/generos", &serde_json::json!({ "genero": genero }).to_string())
+        self.post(
+            "/generos",
+            &serde_json::json!({ "genero": genero }).to_string(),
+        )
     }
 
-    pub fn ask(&self, method: &str, path: &str, body: Option<&str>, headers: &[(&str, &str)]) -> Answer {
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         self.try_ask(method, path, body, headers)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.said()))
     }
@@ -151,16 +185,23 @@ impl Cluster {
         headers: &[(&str, &str)],
     ) -> Result<Answer, String> {
         let began = Instant::now();
-        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.api));
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.api));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let answered = match body {
-            Some(body) => self.agent.run(request.body(body.to_string()).expect("a request")),
+            Some(body) => self
+                .agent
+                .run(request.body(body.to_string()).expect("a request")),
             None => self.agent.run(request.body(()).expect("a request")),
         };
         let mut response = answered.map_err(|error| error.to_string())?;
-        let text = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        let text = response
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| error.to_string())?;
         Ok(Answer {
             status: response.status().as_u16(),
             body: serde_json::from_str(&text).unwrap_or(Value::Null),
@@ -176,7 +217,10 @@ impl Cluster {
     /// All rows of `generos` on one master, hidden columns included.
     pub fn rows(&self, node: &str) -> Vec<String> {
         self.sql(node)
-            .query("SELECT g::text FROM public.generos AS g ORDER BY id_genero", &[])
+            .query(
+                "SELECT g::text FROM public.generos AS g ORDER BY id_genero",
+                &[],
+            )
             .expect("read generos")
             .iter()
             .map(|row| row.get(0))
@@ -205,7 +249,11 @@ impl Cluster {
         self.stdin = None;
         let deadline = Instant::now() + Duration::from_secs(30);
         while self.process.try_wait().expect("its status").is_none() {
-            assert!(Instant::now() < deadline, "the cluster does not stop:\n{}", self.said());
+            assert!(
+                Instant::now() < deadline,
+                "the cluster does not stop:\n{}",
+                self.said()
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -230,7 +278,17 @@ pub fn clean_command() -> Command {
     let mut command = Command::new(BINARY);
     command.current_dir("/");
     for (name, _) in std::env::vars() {
-        let ours = ["MASTER1_", "MASTER2_", "REDIS_", "PORT", "BIND", "ADMIN_", "USE_SEQ", "IMDB_HA_", "REPLICATION_"];
+        let ours = [
+            "MASTER1_",
+            "MASTER2_",
+            "REDIS_",
+            "PORT",
+            "BIND",
+            "ADMIN_",
+            "USE_SEQ",
+            "IMDB_HA_",
+            "REPLICATION_",
+        ];
         if ours.iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(name);
         }
@@ -245,7 +303,9 @@ fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
             if count == 0 {
                 return;
             }
-            into.lock().expect("the log").push_str(&String::from_utf8_lossy(&piece[..count]));
+            into.lock()
+                .expect("the log")
+                .push_str(&String::from_utf8_lossy(&piece[..count]));
         }
     });
 }
@@ -254,7 +314,10 @@ fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so() {
-        assert!(Instant::now() < deadline, "it did not come to pass that {what}");
+        assert!(
+            Instant::now() < deadline,
+            "it did not come to pass that {what}"
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }
