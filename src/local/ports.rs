@@ -4,6 +4,7 @@ use super::layout::Ports;
 use crate::limits;
 use anyhow::bail;
 use std::net::{IpAddr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 
 /// The manual's ports, with the API's as configured.
 pub fn wanted(api: u16) -> Ports {
@@ -14,59 +15,92 @@ pub fn wanted(api: u16) -> Ports {
     }
 }
 
-/// Takes each wanted port, or the next free one, and says so through `say`.
+/// Ports that nobody else gets until their server is about to start: two clusters that start at the
+/// same moment would otherwise choose the same ones.
+pub struct Claim {
+    pub ports: Ports,
+    held: Mutex<Vec<TcpListener>>,
+}
+
+impl Claim {
+    /// Lets go of a port, for the server that is started next.
+    pub fn release(&self, port: u16) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|socket| {
+            socket
+                .local_addr()
+                .is_ok_and(|address| address.port() != port)
+        });
+    }
+}
+
+/// Claims each wanted port, or the next free one, and says so through `say`.
 ///
 /// # Errors
 /// When none of [`limits::PORTS_TRIED`] ports is free.
-pub fn choose(wanted: Ports, bind: IpAddr, say: &mut dyn FnMut(&str)) -> anyhow::Result<Ports> {
-    let [first, second] = wanted.masters;
-    // A port that another of the four wants is not a free one.
-    let mut spoken_for = vec![wanted.api, first, second, wanted.redis];
+pub fn choose(wanted: Ports, bind: IpAddr, say: &mut dyn FnMut(&str)) -> anyhow::Result<Claim> {
+    let mut held = Vec::new();
     let mut take = |name: &str, port: u16, address: IpAddr| {
-        let free = |port: &u16| TcpListener::bind((address, *port)).is_ok();
-        if free(&port) {
-            return Ok(port);
+        let last = port.saturating_add(limits::PORTS_TRIED);
+        // A port that another of the four wants is not a free one.
+        let others = [
+            wanted.api,
+            wanted.masters[0],
+            wanted.masters[1],
+            wanted.redis,
+        ];
+        let candidates = (port..=last).filter(|next| *next == port || !others.contains(next));
+        for candidate in candidates {
+            let Ok(socket) = TcpListener::bind((address, candidate)) else {
+                continue;
+            };
+            held.push(socket);
+            if candidate != port {
+                say(&format!("port {port} is taken, so {name} uses {candidate}"));
+            }
+            return Ok(candidate);
         }
-        let next = (port.saturating_add(1)..=port.saturating_add(limits::PORTS_TRIED))
-            .find(|port| !spoken_for.contains(port) && free(port));
-        let Some(next) = next else {
-            bail!(
-                "port {port} of {name} is taken, and so are the {} after it",
-                limits::PORTS_TRIED
-            );
-        };
-        say(&format!("port {port} is taken, so {name} uses {next}"));
-        spoken_for.push(next);
-        Ok(next)
+        bail!(
+            "port {port} of {name} is taken, and so are the {} after it",
+            limits::PORTS_TRIED
+        )
     };
     let loopback = IpAddr::from([127, 0, 0, 1]);
-    Ok(Ports {
+    let [first, second] = wanted.masters;
+    let ports = Ports {
         masters: [
             take("master1", first, loopback)?,
             take("master2", second, loopback)?,
         ],
         redis: take("redis", wanted.redis, loopback)?,
         api: take("the API", wanted.api, bind)?,
+    };
+    Ok(Claim {
+        ports,
+        held: Mutex::new(held),
     })
 }
 
-/// Four ports that are free right now, for a cluster that nobody needs to find by itself.
+/// Claims any four ports, for a cluster that nobody needs to find by itself.
 ///
 /// # Errors
 /// Those of the sockets.
-pub fn any() -> anyhow::Result<Ports> {
-    // Held together, so that they are four different ones.
-    let sockets: Vec<TcpListener> = (0..4)
+pub fn any() -> anyhow::Result<Claim> {
+    let held: Vec<TcpListener> = (0..4)
         .map(|_| TcpListener::bind(("127.0.0.1", 0)))
         .collect::<Result<_, _>>()?;
-    let ports: Vec<u16> = sockets
+    let ports: Vec<u16> = held
         .iter()
         .map(|socket| Ok(socket.local_addr()?.port()))
         .collect::<std::io::Result<_>>()?;
-    Ok(Ports {
+    let ports = Ports {
         api: ports[0],
         masters: [ports[1], ports[2]],
         redis: ports[3],
+    };
+    Ok(Claim {
+        ports,
+        held: Mutex::new(held),
     })
 }
 
@@ -78,16 +112,17 @@ mod tests {
     fn a_taken_port_yields_the_next_free_one_and_a_line() {
         let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = taken.local_addr().expect("its address").port();
-        let free = any().expect("free ports");
+        let free = any().expect("free ports").ports;
         let mut said = Vec::new();
         let wanted = Ports {
             redis: port,
             ..free
         };
-        let chosen = choose(wanted, [127, 0, 0, 1].into(), &mut |line| {
+        let claim = choose(wanted, [127, 0, 0, 1].into(), &mut |line| {
             said.push(line.to_string())
         });
-        let chosen = chosen.expect("ports");
+        let claim = claim.expect("ports");
+        let chosen = claim.ports;
         assert_eq!((chosen.api, chosen.masters), (free.api, free.masters));
         assert!(chosen.redis > port && !free.masters.contains(&chosen.redis));
         assert_eq!(
@@ -97,5 +132,9 @@ mod tests {
                 chosen.redis
             )]
         );
+        // Nobody else gets it until it is let go.
+        assert!(TcpListener::bind(("127.0.0.1", chosen.api)).is_err());
+        claim.release(chosen.api);
+        assert!(TcpListener::bind(("127.0.0.1", chosen.api)).is_ok());
     }
 }

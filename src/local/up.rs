@@ -3,9 +3,10 @@
 
 use super::layout::{Layout, Owner, Ports, State};
 use super::master::{DATABASE, Master, Programs};
+use super::ports::{self, Claim};
 use super::process::Process;
 use super::services::{follow, is_healthy, make_database, say, start_api, start_redis};
-use super::{ports, stop};
+use super::stop;
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
 use crate::limits;
@@ -147,7 +148,7 @@ impl Up<'_> {
             say("the last start here was not stopped; stopping what it left");
             stop(&self.layout, &old);
         }
-        let ports = match self.options.ephemeral {
+        let claim = match self.options.ephemeral {
             true => ports::any()?,
             false => ports::choose(
                 ports::wanted(self.config.port),
@@ -155,6 +156,7 @@ impl Up<'_> {
                 &mut |line| say(line),
             )?,
         };
+        let ports = claim.ports;
         let up = Process::current().context("read /proc of this process")?;
         let bind = self.config.bind.to_string();
         let mut state = State {
@@ -167,7 +169,7 @@ impl Up<'_> {
         };
         self.layout.write_state(&state)?;
 
-        self.start_masters(owner, &programs, ports)?;
+        self.start_masters(owner, &programs, &claim)?;
         self.check_interrupted()?;
         let joined = self.joined_config(ports)?;
         for line in setup::run(&joined)? {
@@ -177,11 +179,13 @@ impl Up<'_> {
         say("replication: both directions are streaming");
         self.check_interrupted()?;
 
+        claim.release(ports.redis);
         let (child, process) = start_redis(&self.layout, owner, ports.redis)?;
         self.redis = Some(child);
         state.redis = Some(process);
         self.layout.write_state(&state)?;
         self.follow = Some(follow(self.layout.api_log())?);
+        claim.release(ports.api);
         state.api = Some(self.start_api(&joined)?);
         self.layout.write_state(&state)?;
         self.wait_for_api(&state)?;
@@ -207,7 +211,12 @@ impl Up<'_> {
     }
 
     /// Makes and starts both masters side by side, and their database.
-    fn start_masters(&self, owner: Owner, programs: &Programs, ports: Ports) -> anyhow::Result<()> {
+    fn start_masters(
+        &self,
+        owner: Owner,
+        programs: &Programs,
+        claim: &Claim,
+    ) -> anyhow::Result<()> {
         let durable = !self.options.ephemeral;
         let start = |node: NodeId| -> anyhow::Result<()> {
             let master = Master::new(&self.layout, node, owner);
@@ -215,7 +224,8 @@ impl Up<'_> {
                 say(&format!("{node}: making {}", master.data.display()));
                 master.create(programs, durable)?;
             }
-            let port = ports.masters[node.index()];
+            let port = claim.ports.masters[node.index()];
+            claim.release(port);
             master.start(programs, port)?;
             say(&format!("{node}: up on port {port}"));
             make_database(node, port)

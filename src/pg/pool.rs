@@ -64,6 +64,25 @@ impl Session {
     }
 }
 
+/// Why there is no connection, with the whole cause: r2d2 keeps only the text of an error, and the
+/// driver's own ends before the reason.
+#[derive(Debug)]
+pub(super) struct NoConnection(String);
+
+impl std::fmt::Display for NoConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoConnection {}
+
+impl From<postgres::Error> for NoConnection {
+    fn from(error: postgres::Error) -> NoConnection {
+        NoConnection(super::explain(&error))
+    }
+}
+
 /// Makes [`Session`]s; everything that r2d2 may call on a living master's connection is bounded.
 pub(super) struct SessionManager {
     inner: PostgresConnectionManager<NoTls>,
@@ -72,9 +91,9 @@ pub(super) struct SessionManager {
 
 impl ManageConnection for SessionManager {
     type Connection = Session;
-    type Error = postgres::Error;
+    type Error = NoConnection;
 
-    fn connect(&self) -> Result<Session, postgres::Error> {
+    fn connect(&self) -> Result<Session, NoConnection> {
         // Read before connecting: a connection begun in an earlier life must not pass for a new one.
         let life = self.life.load(Ordering::SeqCst);
         let client = self.inner.connect()?;
@@ -86,10 +105,9 @@ impl ManageConnection for SessionManager {
         })
     }
 
-    fn is_valid(&self, session: &mut Session) -> Result<(), postgres::Error> {
-        session
-            .client
-            .is_valid(Duration::from_millis(limits::SUSPECT_AFTER_MS))
+    fn is_valid(&self, session: &mut Session) -> Result<(), NoConnection> {
+        let patience = Duration::from_millis(limits::SUSPECT_AFTER_MS);
+        Ok(session.client.is_valid(patience)?)
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
@@ -110,7 +128,7 @@ impl std::fmt::Debug for Session {
     }
 }
 
-impl CustomizeConnection<Session, postgres::Error> for ToReaper {
+impl CustomizeConnection<Session, NoConnection> for ToReaper {
     fn on_release(&self, session: Session) {
         // Without a reaper the process is ending, and then leaking the client beats waiting for it.
         if let Err(unsent) = self.0.send(session) {
@@ -123,9 +141,9 @@ impl CustomizeConnection<Session, postgres::Error> for ToReaper {
 #[derive(Debug)]
 struct Quiet(NodeId);
 
-impl HandleError<postgres::Error> for Quiet {
-    fn handle_error(&self, error: postgres::Error) {
-        log::debug!("pool of {}: {}", self.0, super::explain(&error));
+impl HandleError<NoConnection> for Quiet {
+    fn handle_error(&self, error: NoConnection) {
+        log::debug!("pool of {}: {error}", self.0);
     }
 }
 

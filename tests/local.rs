@@ -1,0 +1,277 @@
+//! The local cluster as a person uses it: up, down, again, ports that are taken, signals.
+
+mod common;
+
+use common::{Cluster, clean_command, wait_until};
+use serde_json::Value;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A folder for a cluster that is not ephemeral; whatever runs in it is ended with the test.
+struct Home(PathBuf);
+
+impl Home {
+    fn new(name: &str) -> Home {
+        let root = std::env::temp_dir().join(format!("imdb-ha-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&root).expect("a folder");
+        Home(root)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = clean_command();
+        command.args(arguments).env("IMDB_HA_DATA", &self.0);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("run imdb-ha")
+    }
+
+    fn status(&self) -> Value {
+        let output = self.run(&["local", "status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.run(&["local", "down"]);
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+fn get(url: &str) -> Value {
+    let text = ureq::get(url)
+        .call()
+        .expect("an answer")
+        .body_mut()
+        .read_to_string()
+        .expect("text");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn lives(pid: &Value) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    !stat.contains(") Z ")
+}
+
+#[test]
+fn up_down_and_up_again_keep_the_data_and_leave_no_process() {
+    let home = Home::new("again");
+    // The API's port is taken, so it says that it uses another.
+    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let up = home.run(&["local", "up", "--detach", "--port", &port]);
+    assert!(up.status.success(), "{}", said(&up));
+    assert!(
+        said(&up).contains(&format!("port {port} is taken, so the API uses ")),
+        "{}",
+        said(&up)
+    );
+    assert_eq!(
+        said(&up).matches("\n  curl ").count(),
+        5,
+        "five lines to try: {}",
+        said(&up)
+    );
+
+    let status = home.status();
+    let api = status["api"].as_str().expect("a URL").to_string();
+    let body = r#"{"genero": "duradero"}"#;
+    let made = ureq::post(format!("{api}/generos"))
+        .content_type("application/json")
+        .send(body);
+    assert_eq!(made.expect("an answer").status(), 201);
+    for node in ["master1", "master2"] {
+        let of_node = &status["masters"][node];
+        assert_eq!(of_node["state"], "up");
+        assert!(
+            of_node["url"]
+                .as_str()
+                .is_some_and(|url| url.starts_with("postgresql://"))
+        );
+        assert!(
+            of_node["data"]
+                .as_str()
+                .is_some_and(|data| data.ends_with(node))
+                && lives(&of_node["pid"])
+        );
+    }
+    // A second one in the same folder is refused in the foreground, and shown when detached.
+    let twice = home.run(&["local", "up"]);
+    assert!(
+        !twice.status.success() && said(&twice).contains("running"),
+        "{}",
+        said(&twice)
+    );
+    assert!(said(&home.run(&["local", "up", "--detach"])).contains("running already"));
+
+    let began = Instant::now();
+    let down = home.run(&["local", "down"]);
+    assert!(
+        down.status.success() && began.elapsed() < Duration::from_secs(10),
+        "{}",
+        said(&down)
+    );
+    for pid in [
+        &status["pids"]["up"],
+        &status["pids"]["api"],
+        &status["pids"]["redis"],
+        &status["masters"]["master1"]["pid"],
+    ] {
+        assert!(!lives(pid), "{pid} is still there");
+    }
+    let none = home.run(&["local", "status"]);
+    assert_eq!(
+        (
+            none.status.code(),
+            said(&none).contains("no local cluster is running")
+        ),
+        (Some(1), true)
+    );
+
+    let up = home.run(&["local", "up", "--detach", "--json", "--port", &port]);
+    let line = String::from_utf8_lossy(&up.stdout).into_owned();
+    let status: Value = serde_json::from_str(&line).expect("JSON on standard output");
+    let found = get(&format!(
+        "{}/generos?genero=duradero",
+        status["api"].as_str().expect("a URL")
+    ));
+    assert_eq!(found["data"][0]["genero"], "duradero");
+}
+
+#[test]
+fn a_signal_stops_everything_even_with_a_frozen_and_a_killed_master() {
+    for signal in ["INT", "TERM"] {
+        let home = Home::new(&format!("signal-{signal}"));
+        let mut up = home
+            .command(&["local", "up", "--port", "5080"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start");
+        wait_until("it is ready", || {
+            let output = home.run(&["local", "status", "--json"]);
+            serde_json::from_slice::<Value>(&output.stdout)
+                .is_ok_and(|status| status["ready"] == true)
+        });
+        let status = home.status();
+        assert!(home.run(&["local", "freeze", "master1"]).status.success());
+        assert!(home.run(&["local", "kill", "master2"]).status.success());
+        assert!(
+            !home.run(&["local", "kill", "master2"]).status.success(),
+            "it is dead already"
+        );
+        let began = Instant::now();
+        let sent = Command::new("kill")
+            .args(["-s", signal, &up.id().to_string()])
+            .status();
+        assert!(sent.expect("kill").success());
+        assert!(up.wait().expect("its end").success());
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
+        );
+        for pid in [
+            &status["pids"]["api"],
+            &status["pids"]["redis"],
+            &status["masters"]["master1"]["pid"],
+        ] {
+            assert!(!lives(pid), "{pid} is still there");
+        }
+    }
+}
+
+#[test]
+fn an_up_that_was_killed_is_cleaned_up_by_down_or_by_the_next_up() {
+    let home = Home::new("killed");
+    for next in ["down", "up"] {
+        assert!(
+            home.run(&["local", "up", "--detach", "--port", "5090"])
+                .status
+                .success()
+        );
+        let status = home.status();
+        let up = status["pids"]["up"].to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-9", &up])
+                .status()
+                .expect("kill")
+                .success()
+        );
+        wait_until("it is gone", || !lives(&status["pids"]["up"]));
+        let output = match next {
+            "down" => home.run(&["local", "down"]),
+            _ => home.run(&["local", "up", "--detach", "--port", "5090"]),
+        };
+        assert!(output.status.success(), "{}", said(&output));
+        for pid in [
+            &status["pids"]["api"],
+            &status["pids"]["redis"],
+            &status["masters"]["master2"]["pid"],
+        ] {
+            assert!(!lives(pid), "{pid} is still there");
+        }
+    }
+}
+
+#[test]
+fn an_ephemeral_cluster_leaves_nothing_behind() {
+    let mut cluster = Cluster::start();
+    let (data, pids) = (cluster.data.clone(), cluster.status.clone());
+    cluster.local(&["kill", "master1"]);
+    cluster.stop();
+    assert!(!std::path::Path::new(&data).exists());
+    for pid in [
+        &pids["pids"]["api"],
+        &pids["pids"]["redis"],
+        &pids["masters"]["master2"]["pid"],
+    ] {
+        assert!(!lives(pid), "{pid} is still there");
+    }
+}
+
+#[test]
+fn commands_that_make_no_sense_say_why() {
+    let cluster = Cluster::start();
+    let fails = |arguments: &[&str], why: &str| {
+        let output = cluster.run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(
+            said(&output).contains(why),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+    };
+    fails(&["local", "thaw", "master1"], "master1 is up");
+    fails(&["local", "start", "master1"], "master1 is running already");
+    cluster.local(&["freeze", "master1"]);
+    fails(&["local", "start", "master1"], "frozen (thaw it) already");
+    fails(&["local", "freeze", "master1"], "master1 is frozen");
+    // A frozen master can be stopped in order, and started again.
+    cluster.local(&["stop", "master1"]);
+    fails(&["local", "kill", "master1"], "master1 is down");
+    cluster.local(&["start", "master1"]);
+    cluster.wait_state("master1", "up");
+
+    let output = clean_command()
+        .args(["local", "kill", "master3"])
+        .output()
+        .expect("run");
+    assert_eq!(output.status.code(), Some(2));
+    let completions = clean_command()
+        .args(["completions", "bash"])
+        .output()
+        .expect("run");
+    assert!(completions.status.success() && said(&completions).contains("--silence-deadline-ms"));
+}
