@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Cluster, clean_command, wait_until};
+use common::{BINARY, Cluster, clean_command, clean_command_named, wait_until};
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -236,6 +237,58 @@ fn an_ephemeral_cluster_leaves_nothing_behind() {
         &pids["pids"]["api"],
         &pids["pids"]["redis"],
         &pids["masters"]["master2"]["pid"],
+    ] {
+        assert!(!lives(pid), "{pid} is still there");
+    }
+}
+
+/// Whoever started it may be gone altogether, with nobody left to read what it says.
+#[test]
+fn an_ephemeral_cluster_ends_with_its_parent() {
+    let mut up = clean_command()
+        .args(["local", "up", "--ephemeral", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start");
+    let mut line = String::new();
+    let mut stdout = BufReader::new(up.stdout.take().expect("piped"));
+    stdout.read_line(&mut line).expect("its state");
+    let status: Value = serde_json::from_str(&line).expect("JSON");
+    let data = status["data"].as_str().expect("a folder").to_string();
+
+    // A master started from a shell with an open file must not keep that file open.
+    let keep = format!("{data}/open-file");
+    let script =
+        format!("exec 9>{keep}; {BINARY} local kill master1 && {BINARY} local start master1");
+    let mut shell = clean_command_named("bash");
+    let output = shell
+        .args(["-c", &script])
+        .env("IMDB_HA_DATA", &data)
+        .output()
+        .expect("run bash");
+    assert!(output.status.success(), "{}", said(&output));
+    let pid = std::fs::read_to_string(format!("{data}/master1/postmaster.pid")).expect("its id");
+    let files = std::fs::read_dir(format!("/proc/{}/fd", pid.lines().next().expect("a line")))
+        .expect("its files");
+    let held = files
+        .flatten()
+        .filter_map(|file| std::fs::read_link(file.path()).ok());
+    assert!(
+        held.into_iter()
+            .all(|path| path != std::path::Path::new(&keep)),
+        "the file is held open"
+    );
+
+    // Its three pipes close at once, as they do when a parent dies.
+    drop((up.stdin.take(), stdout, up.stderr.take()));
+    wait_until("nothing is left", || !std::path::Path::new(&data).exists());
+    up.wait().expect("its end");
+    for pid in [
+        &status["pids"]["api"],
+        &status["pids"]["redis"],
+        &status["masters"]["master2"]["pid"],
     ] {
         assert!(!lives(pid), "{pid} is still there");
     }

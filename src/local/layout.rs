@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The folder of a local cluster.
 #[derive(Clone, Debug)]
@@ -137,13 +138,20 @@ impl Layout {
             .append(true)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(lock),
-            Err(_) => bail!(
-                "a local cluster is running in {} already; `imdb-ha local status` shows it and \
-                 `imdb-ha local down` stops it",
-                self.root.display()
-            ),
+        // A process that was killed holds its lock until the last of its threads has ended.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut file = file;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((unlocked, _)) if Instant::now() < deadline => file = unlocked,
+                Err(_) => bail!(
+                    "a local cluster is running in {} already; `imdb-ha local status` shows it and \
+                     `imdb-ha local down` stops it",
+                    self.root.display()
+                ),
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

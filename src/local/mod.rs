@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// What could not be done.
 pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<ExitCode> {
+    process::keep_inherited_files_private();
     match command {
         Local::Up {
             detach: true, json, ..

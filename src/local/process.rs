@@ -1,6 +1,7 @@
 //! Processes of this machine, looked at through /proc. A process is known by its id and its start
 //! time together, so that an id that was given to somebody else is never signalled.
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,17 @@ impl Process {
             std::thread::sleep(Duration::from_millis(10));
         }
         true
+    }
+}
+
+/// Keeps the files that this process inherited, beyond the standard three, from the servers that it
+/// starts. They outlive it, and whoever waits for the end of such a pipe would wait for them.
+pub fn keep_inherited_files_private() {
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let inherited = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    for number in inherited.filter(|number| *number > 2) {
+        // The folder being read is one of them, and may be closed by then.
+        let _ = fcntl(number, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
 }
 

@@ -195,11 +195,12 @@ impl Up<'_> {
             "ready after {:.1} s",
             began.elapsed().as_secs_f32()
         ));
-        match self.options.json {
-            true => println!("{}", super::status_json(&self.layout, &state)?),
-            false => println!("{}", super::banner(&self.layout, &state)),
-        }
-        std::io::stdout().flush()?;
+        let told = match self.options.json {
+            true => super::status_json(&self.layout, &state)?.to_string(),
+            false => super::banner(&self.layout, &state),
+        };
+        let mut stdout = std::io::stdout();
+        let _ = writeln!(stdout, "{told}").and_then(|()| stdout.flush());
         Ok(state)
     }
 

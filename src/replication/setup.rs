@@ -165,6 +165,13 @@ fn prepare(
         }
         _ => {}
     }
+    apply_schema(reach, node, done)?;
+    make_role(reach, config, node, done)?;
+    publish(reach, node, done)
+}
+
+/// The tables, their triggers and the sequences.
+fn apply_schema(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::Result<()> {
     let existed = reach.run(node, "apply the schema", move |session| {
         let existed = session.client().query_one(
             "SELECT pg_catalog.to_regclass('public.generos') IS NOT NULL",
@@ -187,7 +194,11 @@ fn prepare(
     if !existed {
         done.push(format!("{node}: schema created, with the 28 genres"));
     }
-    make_role(reach, config, node, done)?;
+    Ok(())
+}
+
+/// Lets the role read, and publishes every table.
+fn publish(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::Result<()> {
     let created = reach.run(node, "grant and publish", |session| {
         session
             .client()

@@ -275,7 +275,12 @@ impl Drop for Cluster {
 
 /// The binary, without whatever the developer's own environment says about it.
 pub fn clean_command() -> Command {
-    let mut command = Command::new(BINARY);
+    clean_command_named(BINARY)
+}
+
+/// Another program, likewise.
+pub fn clean_command_named(program: &str) -> Command {
+    let mut command = Command::new(program);
     command.current_dir("/");
     for (name, _) in std::env::vars() {
         let ours = [
