@@ -1,9 +1,10 @@
 //! Handover: a person moves the traffic to the other master, and nothing is lost, stale or refused
-//! on the way. Writes are held; when none is under way any more, the active master is asked where
-//! its WAL ends; when the target has confirmed that position, the route flips and the writes go on.
+//! on the way. The active master is asked anew where it stands; writes are held; when none is under
+//! way any more, it is asked where its WAL ends; when the target has confirmed that position, the
+//! route flips and the writes go on.
 
 use super::routing::Route;
-use super::{Change, Cluster, Effect, NodeId, NodeState};
+use super::{Change, Cluster, Effect, Facts, NodeId, NodeState};
 use serde::Serialize;
 
 /// A handover under way.
@@ -17,11 +18,23 @@ pub(super) struct Handover {
 
 #[derive(Debug)]
 enum Phase {
+    /// What is known of the active master may be a probe's interval old; it is asked anew before
+    /// anything is refused or held.
+    Asking { since_ms: u64 },
     /// Writes are held, and those under way are waited for.
     Draining,
     /// None is under way since `since_ms`; the target must confirm `barrier`, a WAL position of the
     /// active master read after that time.
     Settling { since_ms: u64, barrier: Option<u64> },
+}
+
+/// How a handover stands.
+enum Progress {
+    GoesOn,
+    /// The target has everything.
+    Flip,
+    /// Over, without a flip of its own.
+    Ended(Result<(), Refusal>),
 }
 
 /// Why a handover did not happen.
@@ -33,7 +46,17 @@ pub struct Refusal {
     pub detail: String,
 }
 
+fn refused<T>(code: &'static str, detail: String) -> Result<T, Refusal> {
+    Err(Refusal { code, detail })
+}
+
 impl Cluster {
+    /// Whether writes are held, so that the owner watches for [`super::Event::Drained`].
+    pub fn holding_writes(&self) -> bool {
+        let phase = self.handover.as_ref().map(|handover| &handover.phase);
+        matches!(phase, Some(Phase::Draining | Phase::Settling { .. }))
+    }
+
     pub(super) fn begin_handover(
         &mut self,
         now: u64,
@@ -41,154 +64,166 @@ impl Cluster {
         ticket: u64,
         out: &mut Vec<Effect>,
     ) {
-        if self.serving && self.active == to && self.handover.is_none() {
-            out.push(Effect::Answer {
-                ticket,
-                outcome: Ok(()),
-            });
-            return;
-        }
-        if let Err(refusal) = self.may_hand_over(to) {
-            out.push(Effect::Answer {
-                ticket,
-                outcome: Err(refusal),
-            });
-            return;
-        }
-        self.handover = Some(Handover {
-            to,
-            ticket,
-            started_ms: now,
-            phase: Phase::Draining,
-        });
-    }
-
-    /// Whether trying makes sense at all; refused before any write is held.
-    fn may_hand_over(&self, to: NodeId) -> Result<(), Refusal> {
-        let refuse = |code, detail| Err(Refusal { code, detail });
-        if let Some(running) = &self.handover {
-            return refuse(
-                "handover_busy",
-                format!("a handover to {} is under way", running.to),
-            );
-        }
-        match self.state(to) {
-            NodeState::Up => {}
-            NodeState::CatchingUp => {
-                return refuse("target_behind", self.missing_to_current(to));
-            }
-            state => {
-                return refuse(
-                    "target_down",
-                    format!("{to} is {state}: {}", self.node_view(to).reason),
-                );
-            }
-        }
-        if !self.serving {
-            return refuse(
-                "no_master",
-                "no master serves, so there is nothing to hand over".into(),
-            );
-        }
-        let Some(facts) = self.facts(self.active) else {
-            return refuse(
-                "target_behind",
-                format!("{} has not said where it stands", self.active),
-            );
-        };
-        match facts.peer_lag_bytes() {
-            Some(lag) if facts.peer_streaming && lag <= self.settings.handover_lag_max_bytes => {
-                Ok(())
-            }
-            Some(lag) if facts.peer_streaming => refuse(
-                "target_behind",
-                format!("{to} is {lag} bytes behind {}", self.active),
-            ),
-            _ => refuse(
-                "target_behind",
-                format!("{} is not streaming to {to}", self.active),
-            ),
-        }
-    }
-
-    /// No write is under way: from now on the end of the active master's WAL stands still.
-    pub(super) fn settle_handover(&mut self, now: u64, out: &mut Vec<Effect>) {
-        let Some(handover) = &mut self.handover else {
-            return;
-        };
-        if matches!(handover.phase, Phase::Draining) {
-            handover.phase = Phase::Settling {
-                since_ms: now,
-                barrier: None,
-            };
-            out.push(Effect::ProbeNow(self.active));
-        }
-    }
-
-    /// Ends the handover if it can be ended, one way or the other.
-    pub(super) fn advance_handover(&mut self, now: u64, out: &mut Vec<Effect>) {
-        let Some(handover) = &mut self.handover else {
-            return;
-        };
-        let (to, ticket, started_ms) = (handover.to, handover.ticket, handover.started_ms);
-        let active = self.active;
-        if let Phase::Settling { since_ms, barrier } = &mut handover.phase {
-            if let Some((facts, asked_ms)) = &self.nodes[active.index()].facts {
-                // Later than, not as late as: within one millisecond the question may have come first.
-                if barrier.is_none() && *asked_ms > *since_ms {
-                    *barrier = Some(facts.wal_lsn);
-                }
-                let confirmed = facts.peer_confirmed_lsn.filter(|_| facts.peer_streaming);
-                if active != to && matches!((*barrier, confirmed), (Some(b), Some(c)) if c >= b) {
-                    self.handover = None;
-                    let (what, why) = ("handover", "a person moved the traffic");
-                    self.point_at(
-                        now,
+        let outcome = match self.handover.is_none() && self.serving && self.active == to {
+            true => Ok(()),
+            false => match self.may_ask(to) {
+                Err(refusal) => Err(refusal),
+                Ok(()) => {
+                    let phase = Phase::Asking { since_ms: now };
+                    self.handover = Some(Handover {
                         to,
-                        Route {
-                            what,
-                            why,
-                            since: started_ms,
-                        },
-                        out,
-                    );
-                    out.push(Effect::Answer {
                         ticket,
-                        outcome: Ok(()),
+                        started_ms: now,
+                        phase,
                     });
                     return;
                 }
+            },
+        };
+        out.push(Effect::Answer { ticket, outcome });
+    }
+
+    /// No write is under way: from now on the end of the active master's WAL stands still.
+    pub(super) fn settle_handover(&mut self, now: u64) {
+        if let Some(handover) = &mut self.handover {
+            if matches!(handover.phase, Phase::Draining) {
+                handover.phase = Phase::Settling {
+                    since_ms: now,
+                    barrier: None,
+                };
             }
-            out.push(Effect::ProbeNow(active));
         }
-        let outcome = if self.serving && self.active == to {
-            Ok(()) // a failover took the traffic there meanwhile
-        } else if !self.state(to).serves() {
-            Err(Refusal {
-                code: "target_down",
-                detail: format!("{to} is {}: {}", self.state(to), self.node_view(to).reason),
-            })
-        } else if now - started_ms >= self.settings.handover_deadline_ms {
-            Err(Refusal {
-                code: "target_behind",
-                detail: self.why_late(to, now - started_ms),
-            })
-        } else {
+    }
+
+    /// Moves the handover on, and ends it if it can be ended, one way or the other.
+    pub(super) fn advance_handover(&mut self, now: u64, out: &mut Vec<Effect>) {
+        let holding = self.holding_writes();
+        let Some(mut handover) = self.handover.take() else {
             return;
         };
-        if let Err(refusal) = &outcome {
+        let Handover {
+            to,
+            ticket,
+            started_ms,
+            ..
+        } = handover;
+        let outcome = match self.progress(now, &mut handover) {
+            Progress::GoesOn => {
+                // Both phases that wait for a position wait for a probe that is sent from now on.
+                if !matches!(handover.phase, Phase::Draining) {
+                    out.push(Effect::ProbeNow(self.active));
+                }
+                self.handover = Some(handover);
+                return;
+            }
+            Progress::Flip => {
+                let (what, why) = ("handover", "a person moved the traffic");
+                self.point_at(
+                    now,
+                    to,
+                    Route {
+                        what,
+                        why,
+                        since: started_ms,
+                    },
+                    out,
+                );
+                Ok(())
+            }
+            Progress::Ended(outcome) => outcome,
+        };
+        if let (true, Err(refusal)) = (holding, &outcome) {
             out.push(Effect::Record(Change {
                 what: "handover",
-                node: active,
-                from: active.name(),
-                to: active.name(),
+                node: self.active,
+                from: self.active.name(),
+                to: self.active.name(),
                 why: "the handover was refused and the writes go on where they were",
                 cause: Some(refusal.detail.clone()),
                 duration_ms: now - started_ms,
             }));
         }
-        self.handover = None;
         out.push(Effect::Answer { ticket, outcome });
+    }
+
+    fn progress(&self, now: u64, handover: &mut Handover) -> Progress {
+        let to = handover.to;
+        if self.serving && self.active == to {
+            return Progress::Ended(Ok(())); // a failover took the traffic there meanwhile
+        }
+        if !self.state(to).serves() {
+            return Progress::Ended(refused("target_down", self.describe(to)));
+        }
+        // Later than, not as late as: within one millisecond the question may have come first.
+        let fresh = |since: u64| -> Option<&Facts> {
+            let (facts, asked_ms) = self.node(self.active).facts.as_ref()?;
+            (*asked_ms > since).then_some(facts)
+        };
+        match &mut handover.phase {
+            Phase::Asking { since_ms } => {
+                if let Some(facts) = fresh(*since_ms) {
+                    match self.may_hold(to, facts) {
+                        Ok(()) => handover.phase = Phase::Draining,
+                        Err(refusal) => return Progress::Ended(Err(refusal)),
+                    }
+                }
+            }
+            Phase::Draining => {}
+            Phase::Settling { since_ms, barrier } => {
+                if let Some(facts) = fresh(*since_ms) {
+                    let barrier = *barrier.get_or_insert(facts.wal_lsn);
+                    let confirmed = facts.peer_confirmed_lsn.filter(|_| facts.peer_streaming);
+                    if confirmed.is_some_and(|confirmed| confirmed >= barrier) {
+                        return Progress::Flip;
+                    }
+                }
+            }
+        }
+        let waited_ms = now - handover.started_ms;
+        match waited_ms >= self.settings.handover_deadline_ms {
+            true => Progress::Ended(refused("target_behind", self.why_late(to, waited_ms))),
+            false => Progress::GoesOn,
+        }
+    }
+
+    /// Whether asking makes sense at all.
+    fn may_ask(&self, to: NodeId) -> Result<(), Refusal> {
+        if let Some(running) = &self.handover {
+            return refused(
+                "handover_busy",
+                format!("a handover to {} is under way", running.to),
+            );
+        }
+        match self.state(to) {
+            NodeState::Up if self.serving => Ok(()),
+            NodeState::Up => refused(
+                "no_master",
+                "nobody serves, so there is nothing to hand over".into(),
+            ),
+            NodeState::CatchingUp => refused("target_behind", self.describe(to)),
+            _ => refused("target_down", self.describe(to)),
+        }
+    }
+
+    /// Whether holding the writes makes sense, by what the active master said just now.
+    fn may_hold(&self, to: NodeId, facts: &Facts) -> Result<(), Refusal> {
+        let active = self.active;
+        match facts.peer_lag_bytes().filter(|_| facts.peer_streaming) {
+            Some(lag) if lag <= self.settings.handover_lag_max_bytes => Ok(()),
+            Some(lag) => refused(
+                "target_behind",
+                format!("{to} is {lag} bytes behind {active}"),
+            ),
+            None => refused(
+                "target_behind",
+                format!("{active} is not streaming to {to}"),
+            ),
+        }
+    }
+
+    fn describe(&self, node: NodeId) -> String {
+        let view = self.node_view(node);
+        format!("{node} is {}: {}", view.state, view.reason)
     }
 
     fn why_late(&self, to: NodeId, waited_ms: u64) -> String {

@@ -197,7 +197,7 @@ impl Cluster {
                 self.signal(now_ms, node, Signal::Doubt, Some(cause), &mut out);
             }
             Event::Switch { to, ticket } => self.begin_handover(now_ms, to, ticket, &mut out),
-            Event::Drained => self.settle_handover(now_ms, &mut out),
+            Event::Drained => self.settle_handover(now_ms),
             Event::Tick => self.count_silence(now_ms, &mut out),
         }
         self.judge_current(now_ms, &mut out);
@@ -213,14 +213,9 @@ impl Cluster {
             active: self.active,
             serving: self.serving,
             route_since_ms: self.route_since_ms,
-            holding_writes: self.handover.is_some(),
+            holding_writes: self.holding_writes(),
             nodes: NodeId::BOTH.map(|node| self.node_view(node)),
         }
-    }
-
-    /// Whether writes are held, so that the owner watches for [`Event::Drained`].
-    pub fn holding_writes(&self) -> bool {
-        self.handover.is_some()
     }
 
     fn node(&self, node: NodeId) -> &Node {
