@@ -27,7 +27,7 @@ for _ in $(seq 600); do [ -s "$work/state" ] && break; kill -0 "$cluster" 2>/dev
 
 field() { sed -E "s/.*\"$1\":\"([^\"]*)\".*/\1/" "$work/state"; }
 api=$(field api)
-IMDB_HA_DATA=$(sed -E 's/.*"data":"([^"]*)","masters".*/\1/' "$work/state")
+IMDB_HA_DATA=$(sed -E 's/.*"ready":[a-z]+,"data":"([^"]*)".*/\1/' "$work/state")
 export IMDB_HA_DATA
 url() { sed -E "s/.*\"$1\":\{[^}]*\"url\":\"([^\"]*)\".*/\1/" "$work/state"; }
 

@@ -115,6 +115,7 @@ impl Node {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Table {
     States,
+    Diagram,
     Routes,
     Variables,
     Errors,

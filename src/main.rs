@@ -72,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn table(which: Table) -> String {
     match which {
         Table::States => cluster::fsm::as_markdown(),
+        Table::Diagram => cluster::fsm::as_diagram(),
         Table::Routes => http::router::as_markdown(),
         Table::Variables => config::as_markdown(),
         Table::Errors => http::messages::as_markdown(),

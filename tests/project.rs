@@ -161,6 +161,7 @@ fn the_documentation_shows_the_tables_of_the_program() {
         ("README.md", "variables"),
         ("README.md", "errors"),
         ("ARCHITECTURE.md", "states"),
+        ("ARCHITECTURE.md", "diagram"),
     ] {
         let output = clean_command()
             .args(["table", which])

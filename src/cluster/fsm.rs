@@ -89,6 +89,25 @@ pub fn step(from: NodeState, on: Signal) -> Option<&'static Transition> {
         .find(|row| row.from == from && row.on == on)
 }
 
+/// The table as a picture, in the language of Mermaid.
+pub fn as_diagram() -> String {
+    let mut text = String::from("stateDiagram-v2\n    [*] --> unknown\n");
+    for (index, row) in TRANSITIONS.iter().enumerate() {
+        let edge = |row: &Transition| (row.from, row.to);
+        // One arrow for all signals that lead from one state to the same other.
+        if TRANSITIONS[..index].iter().any(|earlier| edge(earlier) == edge(row)) {
+            continue;
+        }
+        let signals: Vec<&str> = TRANSITIONS
+            .iter()
+            .filter(|other| edge(other) == edge(row))
+            .map(|other| other.on.name())
+            .collect();
+        text.push_str(&format!("    {} --> {}: {}\n", row.from, row.to, signals.join(", ")));
+    }
+    text
+}
+
 /// The table as Markdown, as ARCHITECTURE.md shows it.
 pub fn as_markdown() -> String {
     let mut text = String::from("| from | on | to | actions | why |\n|---|---|---|---|---|\n");
