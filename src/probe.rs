@@ -67,8 +67,11 @@ enum Silent {
     Unclear(String),
 }
 
+/// Fresh connections that are tried when one after the other breaks before it has answered.
+const FRESH_TRIES: usize = 3;
+
 /// Asks once. A broken connection proves nothing by itself (somebody may have ended this one
-/// session), so a fresh one is tried at once, and its fate does.
+/// session), so a fresh one is tried at once, and only its refusal is proof.
 fn ask(
     node: NodeId,
     settings: &postgres::Config,
@@ -80,12 +83,27 @@ fn ask(
             return Ok(seen);
         }
     }
-    let mut client = settings
-        .connect(NoTls)
-        .map_err(|error| judge("connect", &error))?;
-    let seen = status::read(&mut client, node).map_err(|error| judge("ask", &error))?;
-    *kept = Some(client);
-    Ok(seen)
+    let mut broken = String::new();
+    for _ in 0..FRESH_TRIES {
+        let mut client = settings
+            .connect(NoTls)
+            .map_err(|error| judge("connect", &error))?;
+        match status::read(&mut client, node) {
+            Ok(seen) => {
+                *kept = Some(client);
+                return Ok(seen);
+            }
+            Err(error) if is_broken(&error) => broken = explain(&error),
+            Err(error) => return Err(judge("ask", &error)),
+        }
+    }
+    Err(Silent::Unclear(format!("ask: {broken}")))
+}
+
+/// Whether the connection ended, rather than the question being answered with an error.
+fn is_broken(error: &postgres::Error) -> bool {
+    let ended = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN];
+    error.as_db_error().is_none() || error.code().is_some_and(|code| ended.contains(code))
 }
 
 fn judge(doing: &str, error: &postgres::Error) -> Silent {

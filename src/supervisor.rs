@@ -45,7 +45,7 @@ pub struct Hands {
 /// The receiving end, made before the threads that send to it.
 pub struct Inbox(Receiver<Message>);
 
-/// The channel to the supervisor: its handle, and what [`run`] reads.
+/// The channel to the supervisor: its handle, and what [`start`] reads.
 pub fn channel() -> (Supervisor, Inbox) {
     let (inbox, messages) = crossbeam_channel::bounded(limits::EVENT_QUEUE);
     (Supervisor { inbox }, Inbox(messages))

@@ -95,7 +95,10 @@ pub fn as_diagram() -> String {
     for (index, row) in TRANSITIONS.iter().enumerate() {
         let edge = |row: &Transition| (row.from, row.to);
         // One arrow for all signals that lead from one state to the same other.
-        if TRANSITIONS[..index].iter().any(|earlier| edge(earlier) == edge(row)) {
+        if TRANSITIONS[..index]
+            .iter()
+            .any(|earlier| edge(earlier) == edge(row))
+        {
             continue;
         }
         let signals: Vec<&str> = TRANSITIONS
@@ -103,7 +106,12 @@ pub fn as_diagram() -> String {
             .filter(|other| edge(other) == edge(row))
             .map(|other| other.on.name())
             .collect();
-        text.push_str(&format!("    {} --> {}: {}\n", row.from, row.to, signals.join(", ")));
+        text.push_str(&format!(
+            "    {} --> {}: {}\n",
+            row.from,
+            row.to,
+            signals.join(", ")
+        ));
     }
     text
 }

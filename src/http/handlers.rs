@@ -116,9 +116,7 @@ pub fn health(app: &App, req: &Req) -> Handled {
         return Ok(Reply::ok(200, body));
     }
     let mut problem = Problem::from(msg::UNHEALTHY).because(view.outage_reason());
-    problem
-        .fields
-        .insert("active_node".to_string(), json!(view.active));
+    problem.fields.push(("active_node", json!(view.active)));
     Err(problem)
 }
 
@@ -194,7 +192,7 @@ fn switch(app: &App, req: &Req, to: NodeId) -> Handled {
             let mut problem = Problem::new(message, to.name()).because(refusal.detail);
             problem
                 .fields
-                .insert("active_node".to_string(), json!(app.board.active()));
+                .push(("active_node", json!(app.board.active())));
             Err(problem)
         }
         Err(SwitchError::NoAnswer) => {

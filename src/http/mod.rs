@@ -59,7 +59,7 @@ pub struct Problem {
     /// The cause in the words of the log, for whoever wants to know more.
     pub reason: Option<String>,
     /// More fields of the answer.
-    pub fields: Map<String, Value>,
+    pub fields: Vec<(&'static str, Value)>,
     pub headers: Vec<(&'static str, String)>,
 }
 
@@ -99,7 +99,11 @@ impl Problem {
         if let Some(reason) = self.reason {
             body.insert("reason".to_string(), json!(reason));
         }
-        body.extend(self.fields);
+        body.extend(
+            self.fields
+                .into_iter()
+                .map(|(name, value)| (name.to_string(), value)),
+        );
         let mut headers = self.headers;
         if message.status == 503 {
             headers.push(("Retry-After", limits::RETRY_AFTER_S.to_string()));
@@ -120,7 +124,7 @@ impl From<Fault> for Problem {
         Problem {
             fault,
             reason: None,
-            fields: Map::new(),
+            fields: Vec::new(),
             headers: Vec::new(),
         }
     }
