@@ -64,6 +64,9 @@ system_name() {
 # --- what is missing -----------------------------------------------------------------------------
 
 system=$(system_name)
+# Trixie's libc brings trixie's base-files along, so that Debian 12 calls itself 13 from then on, also when the
+# installation broke off half-way. What this script added before tells that it is not one.
+[ ! -e "$TRIXIE_SOURCES" ] || system=debian-12
 packages=()
 use_trixie=no
 reasons=()
@@ -97,12 +100,12 @@ command -v redis-server >/dev/null || need redis-server "history and backup cata
 components=()
 if [ "$want_test" = yes ]; then
   command -v shellcheck >/dev/null || need shellcheck "checks the scripts"
-  cargo fmt --version >/dev/null 2>&1 || components+=(rustfmt)
-  cargo clippy --version >/dev/null 2>&1 || components+=(clippy)
+  # Rust belongs to a user: root, who may be asked to install the packages, needs none.
+  if command -v cargo >/dev/null; then
+    cargo fmt --version >/dev/null 2>&1 || components+=(rustfmt)
+    cargo clippy --version >/dev/null 2>&1 || components+=(clippy)
+  fi
 fi
-
-command -v cargo >/dev/null ||
-  die "cargo is not here; install Rust 1.85 or newer first (https://rustup.rs, or Debian 13's package cargo)"
 
 if [ ${#packages[@]} -eq 0 ] && [ ${#components[@]} -eq 0 ]; then
   echo "install: nothing is missing"
@@ -112,7 +115,7 @@ fi
 if [ ${#packages[@]} -gt 0 ]; then
   case $system in
     debian-12 | debian-13 | ubuntu-24.04) ;;
-    *) die "this is $system, and only Debian 12, Debian 13 and Ubuntu 24.04 are installed on by this script;" \
+    *) die "this is $system, and this script installs on Debian 12, Debian 13 and Ubuntu 24.04 only;" \
       "install by hand and start again: ${packages[*]} (PostgreSQL $OLDEST_POSTGRES or newer)" ;;
   esac
 fi
@@ -122,7 +125,8 @@ echo "install: this machine ($system) lacks:"
 [ ${#components[@]} -eq 0 ] || printf '  rustup component %s\n' "${components[@]}"
 if [ "$use_trixie" = yes ]; then
   echo "install: Debian 12's own PostgreSQL and pgBackRest are too old, so both come from Debian 13 (trixie), which is"
-  echo "install: added with a low priority: nothing else is taken from it, but libc and some 50 libraries are upgraded"
+  echo "install: added with a low priority; what they need comes with them: libc, libssl, perl and some 15 to 40 packages"
+  echo "install: more are upgraded, base-files among them, so /etc/os-release says Debian 13 afterwards"
 fi
 [ "$plan_only" = no ] || exit 0
 
@@ -131,7 +135,7 @@ fi
 as_root=()
 if [ ${#packages[@]} -gt 0 ] && [ "$(id -u)" -ne 0 ]; then
   command -v sudo >/dev/null ||
-    die "installing ${packages[*]} needs root and there is no sudo; run 'scripts/install.sh' once as root"
+    die "installing ${packages[*]} needs root and there is no sudo; run '$0${*:+ $*}' once as root"
   as_root=(sudo)
 fi
 
@@ -140,20 +144,25 @@ write_as_root() { # path; content on standard input
   "${as_root[@]}" tee "$1" >/dev/null
 }
 
-# The address of this machine's own Debian mirror, whichever of the two formats its sources have.
-debian_mirror() {
-  local found
-  found=$(awk '/^URIs:/ {print $2; exit}' /etc/apt/sources.list.d/debian.sources 2>/dev/null || true)
-  [ -n "$found" ] || found=$(awk '$1 == "deb" {for (i = 2; i <= NF; i++) if ($i ~ /^https?:/) {print $i; exit}}' \
-    /etc/apt/sources.list 2>/dev/null || true)
-  [ -n "$found" ] || die "no Debian mirror found in /etc/apt; add one and start again"
-  echo "$found"
+# The addresses that this machine has a suite from, one a line, whichever of the two formats its sources have.
+mirror_of() { # suite
+  { cat /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } | awk -v suite="$1" '
+    function tell() {if (uri != "" && has) print uri; uri = ""; has = 0}
+    /^[[:space:]]*$/ || /^Types:/ {tell()}
+    /^URIs:/ {uri = $2}
+    /^Suites:/ {for (i = 2; i <= NF; i++) if ($i == suite) has = 1}
+    END {tell()}'
+  { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } | awk -v suite="$1" '
+    $1 == "deb" {for (i = 2; i < NF; i++) if ($i ~ /^(https?|mirror[^:]*):/ && $(i + 1) == suite) print $i}'
 }
 
 add_trixie() {
-  local mirror
-  mirror=$(debian_mirror)
-  write_as_root "$TRIXIE_SOURCES" <<SOURCES
+  local mirror security
+  mirror=$(mirror_of bookworm | head -n 1)
+  security=$(mirror_of bookworm-security | head -n 1)
+  [ -n "$mirror" ] || die "no mirror with Debian 12 (bookworm) found in /etc/apt; add one and start again"
+  write_as_root "$TRIXIE_SOURCES" < <(
+    cat <<SOURCES
 # Added by imdb-ha: PostgreSQL 17 and pgBackRest for Debian 12.
 Types: deb
 URIs: $mirror
@@ -161,10 +170,25 @@ Suites: trixie
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 SOURCES
-  # Below 500, so that nothing is taken from trixie unless it is asked for by name.
+    # What has come from trixie gets its security updates from there too.
+    [ -z "$security" ] || cat <<SOURCES
+
+Types: deb
+URIs: $security
+Suites: trixie-security
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+SOURCES
+  )
+  # Below 500, so that nothing is taken from trixie unless it is asked for by name. An installed package has 100
+  # too, so `apt upgrade` keeps what came from trixie up to date.
   write_as_root "$TRIXIE_PREFERENCES" <<'PREFERENCES'
 Package: *
 Pin: release n=trixie
+Pin-Priority: 100
+
+Package: *
+Pin: release n=trixie-security
 Pin-Priority: 100
 PREFERENCES
 }
@@ -175,9 +199,10 @@ policy=/usr/sbin/policy-rc.d
 remove_policy=no
 forbid_services() {
   write_as_root /etc/postgresql-common/createcluster.d/imdb-ha.conf <<<"create_main_cluster = false"
-  [ -e "$policy" ] && return
+  # One of our own is here when an earlier installation was killed.
+  [ ! -e "$policy" ] || grep -q imdb-ha "$policy" || return 0
   remove_policy=yes
-  printf '#!/bin/sh\nexit 101\n' | write_as_root "$policy"
+  printf '#!/bin/sh\n# imdb-ha, while it installs\nexit 101\n' | write_as_root "$policy"
   "${as_root[@]}" chmod 755 "$policy"
 }
 allow_services() {
@@ -196,16 +221,34 @@ if [ ${#packages[@]} -gt 0 ]; then
     }
   }
   started=$SECONDS
+  echo "install: installing, which takes a minute or two"
   run apt-get update
+  # A machine that has just booted may be upgrading itself.
+  apt_install=(apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300)
   target=()
-  [ "$use_trixie" = no ] || target=(-t trixie)
+  [ ! -e "$TRIXIE_SOURCES" ] || target=(-t trixie)
   # Packages of the machine's own suite first: only PostgreSQL and pgBackRest are taken from the newer one.
   own=() newer=()
   for package in "${packages[@]}"; do
     case $package in postgresql* | pgbackrest) newer+=("$package") ;; *) own+=("$package") ;; esac
   done
-  [ ${#own[@]} -eq 0 ] || run apt-get install -y --no-install-recommends "${own[@]}"
-  [ ${#newer[@]} -eq 0 ] || run apt-get install -y --no-install-recommends "${target[@]}" "${newer[@]}"
+  if [ -n "$(dpkg --audit)" ]; then
+    echo "install: an earlier installation was interrupted and is completed first"
+    # What it cannot configure, for want of a package, the line after it completes.
+    (run dpkg --configure -a) 2>/dev/null || true
+    run "${apt_install[@]}" "${target[@]}" --fix-broken
+  fi
+  [ ${#own[@]} -eq 0 ] || run "${apt_install[@]}" "${own[@]}"
+  # The package enables its service for the next boot, and that Redis would take port 6379.
+  case " ${own[*]} " in
+    *" redis-server "*) run update-rc.d redis-server disable ;;
+  esac
+  [ ${#newer[@]} -eq 0 ] || run "${apt_install[@]}" "${target[@]}" "${newer[@]}"
+  # apt ends well when a Ctrl-C ends the dpkg that it waits for, so ask what has become of the packages.
+  for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] ||
+      die "the installation of $package was interrupted; start again"
+  done
   echo "install: installed ${packages[*]} in $((SECONDS - started)) s"
 fi
 if [ ${#components[@]} -gt 0 ]; then

@@ -24,7 +24,7 @@ check_tokio() {
 }
 
 # Everything that runs: pure code, and real masters, Redis and the binary.
-check_tests() { cargo test --locked --quiet; }
+check_tests() { cargo test --locked --quiet --no-fail-fast; }
 
 # A cluster of a test ends with its test. What is still there a few seconds later was left behind.
 check_nothing_left() {
@@ -41,6 +41,10 @@ check_nothing_left() {
 checks=(format clippy scripts rustdoc tokio tests nothing_left)
 [ $# -eq 0 ] || checks=("$@")
 
+command -v cargo >/dev/null || {
+  echo "test: cargo is not here; install Rust 1.85 or newer first (https://rustup.rs, or Debian 13's package cargo)" >&2
+  exit 1
+}
 scripts/install.sh --test || { echo "0 passed, 1 failed"; exit 1; }
 started_file=$(mktemp)
 trap 'rm -f "$started_file"' EXIT

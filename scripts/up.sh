@@ -21,9 +21,13 @@ done
 
 binary=${CARGO_TARGET_DIR:-target}/release/imdb-ha
 if [ "${command[1]}" = up ]; then
+  command -v cargo >/dev/null || {
+    echo "up: cargo is not here; install Rust 1.85 or newer first (https://rustup.rs, or Debian 13's package cargo)" >&2
+    exit 1
+  }
   scripts/install.sh
-  echo "up: building (the first time takes a minute or two)"
-  cargo build --release --locked --quiet
+  echo "up: building (the first time takes some minutes)"
+  cargo build --release --locked
 elif [ ! -x "$binary" ]; then
   echo "up: there is no $binary, so nothing was started from here" >&2
   exit 1

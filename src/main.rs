@@ -10,6 +10,7 @@ mod history;
 mod http;
 mod limits;
 mod local;
+mod output;
 mod pg;
 mod probe;
 mod quiet;
@@ -50,7 +51,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Subcommands::Table { which } => {
-            print!("{}", table(which));
+            output::print(table(which).trim_end());
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}

@@ -5,6 +5,7 @@ use super::process::Process;
 use super::services::{follow, say};
 use crate::config::{Config, Values};
 use crate::limits;
+use crate::output;
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use std::fs::File;
@@ -29,8 +30,8 @@ pub fn run(config: &Config, values: &Values, json: bool) -> anyhow::Result<ExitC
         None => start_detached(&layout, values)?,
     };
     match json {
-        true => println!("{}", super::status_json(&layout, &state)?),
-        false => println!("{}", super::banner(&layout, &state)),
+        true => output::print(super::status_json(&layout, &state)?),
+        false => output::print(super::banner(&layout, &state)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use crate::cli::Local;
 use crate::cluster::NodeId;
 use crate::config::{self, Config, Values};
 use crate::limits;
+use crate::output;
 use anyhow::{Context, bail};
 use layout::{Layout, Owner, State};
 use master::{DATABASE, Master, Programs, ServerState};
@@ -87,7 +88,7 @@ fn on_master(
     let state = running(&layout)?;
     let master = Master::new(&layout, node, Owner::find()?);
     act(&master, &state)?;
-    println!("{node} {done}");
+    output::print(format_args!("{node} {done}"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -154,11 +155,11 @@ fn down(config: &Config) -> anyhow::Result<ExitCode> {
         stop(&layout, &left);
         layout.remove_state();
     }
-    println!(
+    output::print(format_args!(
         "stopped in {:.1} s; the data stays in {}",
         began.elapsed().as_secs_f32(),
         layout.root.display()
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -166,7 +167,7 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let layout = Layout::of(config)?;
     let state = running(&layout)?;
     if json {
-        println!("{}", status_json(&layout, &state)?);
+        output::print(status_json(&layout, &state)?);
         return Ok(ExitCode::SUCCESS);
     }
     let word = |process: Option<process::Process>| match process {
@@ -174,29 +175,29 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         Some(process) if process.lives() => format!("up      (process {})", process.pid),
         _ => "down".to_string(),
     };
-    println!(
+    output::print(format_args!(
         "api      {}  {}",
         api_url(api_address(&state)),
         word(state.api)
-    );
+    ));
     for node in NodeId::BOTH {
         let master = Master::new(&layout, node, Owner::find()?);
         let process = master
             .process()
             .map(|process| format!("(process {})", process.pid));
-        println!(
+        output::print(format_args!(
             "{node}  127.0.0.1:{}  {:<8} {}",
             state.ports.masters[node.index()],
             master.state().name(),
             process.unwrap_or_default()
-        );
+        ));
     }
-    println!(
+    output::print(format_args!(
         "redis    127.0.0.1:{}  {}",
         state.ports.redis,
         word(state.redis)
-    );
-    println!("data     {}", layout.root.display());
+    ));
+    output::print(format_args!("data     {}", layout.root.display()));
     Ok(ExitCode::SUCCESS)
 }
 

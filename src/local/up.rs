@@ -10,13 +10,14 @@ use super::stop;
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
 use crate::limits;
+use crate::output;
 use crate::replication::setup;
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
@@ -88,13 +89,15 @@ impl std::error::Error for Interrupted {}
 fn listen_for_the_end(tied: bool) -> anyhow::Result<Receiver<()>> {
     let (tell, told) = crossbeam_channel::bounded(1);
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listen for signals")?;
+    // Asked for now: a terminal that was closed is none any more by the time its SIGHUP is read.
+    let on_a_terminal = std::io::stdin().is_terminal();
     let by_signal = tell.clone();
     std::thread::Builder::new()
         .name("signals".to_string())
         .spawn(move || {
             for signal in signals.forever() {
                 // Whoever logs out leaves a detached cluster running.
-                if signal != SIGHUP || std::io::stdin().is_terminal() {
+                if signal != SIGHUP || on_a_terminal {
                     let _ = by_signal.try_send(());
                 }
             }
@@ -199,8 +202,7 @@ impl Up<'_> {
             true => super::status_json(&self.layout, &state)?.to_string(),
             false => super::banner(&self.layout, &state),
         };
-        let mut stdout = std::io::stdout();
-        let _ = writeln!(stdout, "{told}").and_then(|()| stdout.flush());
+        output::print(told);
         Ok(state)
     }
 

@@ -6,6 +6,7 @@ pub mod status;
 
 use crate::cluster::NodeId;
 use crate::config::Config;
+use crate::output;
 use serde_json::{Map, Value, json};
 use status::NodeReplication;
 use std::process::ExitCode;
@@ -17,11 +18,12 @@ use std::process::ExitCode;
 pub fn report_setup(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let done = setup::run(config)?;
     if json {
-        println!("{}", json!({ "ok": true, "done": done }));
+        output::print(json!({ "ok": true, "done": done }));
     } else if done.is_empty() {
-        println!("nothing to do: the masters are joined");
+        output::print("nothing to do: the masters are joined");
     } else {
-        done.iter().for_each(|line| println!("{line}"));
+        done.iter()
+            .for_each(|line| output::print(format_args!("{line}")));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -43,19 +45,19 @@ pub fn report_status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         .iter()
         .all(|seen| seen.as_ref().is_ok_and(|seen| seen.troubles().is_empty()));
     if json {
-        println!("{}", as_json(&seen, well));
+        output::print(as_json(&seen, well));
     } else {
         for node in NodeId::BOTH {
-            print!("{}", as_text(node, config, &seen[node.index()]));
+            output::print(as_text(node, config, &seen[node.index()]));
         }
-        println!(
+        output::print(format_args!(
             "{}",
             if well {
                 "both directions are streaming"
             } else {
                 "NOT streaming in both directions"
             }
-        );
+        ));
     }
     Ok(if well {
         ExitCode::SUCCESS
@@ -84,7 +86,7 @@ fn as_text(node: NodeId, config: &Config, seen: &Seen) -> String {
     let mut text = format!("{node} ({})\n", config.master(node).address());
     let seen = match seen {
         Ok(seen) => seen,
-        Err(error) => return format!("{text}  PROBLEM      {error}\n\n"),
+        Err(error) => return format!("{text}  PROBLEM      {error}\n"),
     };
     let (out, way_in) = (&seen.out, &seen.way_in);
     let yes = |is: bool, yes: &'static str, no: &'static str| if is { yes } else { no };
@@ -120,6 +122,5 @@ fn as_text(node: NodeId, config: &Config, seen: &Seen) -> String {
     for trouble in seen.troubles() {
         text.push_str(&format!("  PROBLEM      {trouble}\n"));
     }
-    text.push('\n');
     text
 }

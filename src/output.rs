@@ -1,0 +1,10 @@
+//! What the commands print for whoever called them.
+
+use std::fmt::Display;
+use std::io::Write;
+
+/// Prints a line on standard output. A reader who has left, as `head` does, is no error.
+pub fn print(line: impl Display) {
+    let mut stdout = std::io::stdout();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
