@@ -25,10 +25,10 @@ LANGUAGE plpgsql AS $$
 DECLARE
     aqui public.generos;
 BEGIN
-    IF TG_OP = 'UPDATE' THEN
-        IF (OLD.cambiado_en, OLD.nodo) > (NEW.cambiado_en, NEW.nodo) THEN
-            RETURN NULL;
-        END IF;
+    IF TG_OP = 'UPDATE' AND (OLD.cambiado_en, OLD.nodo) > (NEW.cambiado_en, NEW.nodo) THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'UPDATE' AND OLD.id_genero = NEW.id_genero THEN
         RETURN NEW;
     END IF;
     SELECT * INTO aqui FROM public.generos WHERE id_genero = NEW.id_genero FOR UPDATE;
@@ -40,6 +40,10 @@ BEGIN
         UPDATE public.generos
         SET genero = NEW.genero, cambiado_en = NEW.cambiado_en, nodo = NEW.nodo
         WHERE id_genero = NEW.id_genero;
+    END IF;
+    -- An update that moved its row to a key which is taken here: one row is left, under the new key.
+    IF TG_OP = 'UPDATE' THEN
+        DELETE FROM public.generos WHERE id_genero = OLD.id_genero;
     END IF;
     RETURN NULL;
 END

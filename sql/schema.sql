@@ -2,6 +2,8 @@
 -- {{nodo}} is 1 on master1 and 2 on master2.
 
 CREATE SCHEMA IF NOT EXISTS imdb_ha;
+-- The triggers and defaults in it run with the rights of whoever writes a genre.
+GRANT USAGE ON SCHEMA imdb_ha TO PUBLIC;
 
 -- Which master this is. A function, so that a default can use it and psql need not know.
 CREATE OR REPLACE FUNCTION imdb_ha.este_nodo() RETURNS smallint
@@ -59,24 +61,27 @@ $$;
 
 -- Moves the sequence of the genres to this master's half of the numbers (odd on master1, even on
 -- master2), and past every row of that half whose id follows without a gap on what was drawn last.
--- A single row far away, such as one with the highest id there is, must not use up the rest.
+-- A single row far away, such as one with the highest id there is, must not use up the rest. Never
+-- back: others draw meanwhile, and a gap in the numbers hurts nobody.
 CREATE OR REPLACE FUNCTION imdb_ha.alinear_secuencias() RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     secuencia regclass := pg_catalog.pg_get_serial_sequence('public.generos', 'id_genero')::regclass;
     paso bigint;
+    sacado bigint;
     siguiente bigint;
+    ultimo bigint;
 BEGIN
     IF secuencia IS NULL THEN
         RETURN;
     END IF;
-    -- One at a time: two that align at once could set the sequence back.
     PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('imdb_ha.alinear_secuencias'));
     SELECT seqincrement INTO paso FROM pg_catalog.pg_sequence WHERE seqrelid = secuencia;
     IF paso <> 2 THEN
         EXECUTE pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY 2', secuencia);
     END IF;
-    siguiente := pg_catalog.nextval(secuencia);
+    sacado := pg_catalog.nextval(secuencia);
+    siguiente := sacado;
     IF siguiente % 2 <> imdb_ha.este_nodo() % 2 THEN
         siguiente := siguiente + 1;
     END IF;
@@ -89,6 +94,13 @@ BEGIN
         ORDER BY g.id_genero
         LIMIT 1;
     END IF;
-    PERFORM pg_catalog.setval(secuencia, siguiente, false);
+    -- The number that was drawn was good: whoever draws next gets the one after it.
+    IF siguiente = sacado THEN
+        RETURN;
+    END IF;
+    EXECUTE pg_catalog.format('SELECT last_value FROM %s', secuencia) INTO ultimo;
+    IF siguiente > ultimo THEN
+        PERFORM pg_catalog.setval(secuencia, siguiente, false);
+    END IF;
 END
 $$;

@@ -17,7 +17,8 @@ pub struct Board {
     started: Instant,
     active: AtomicUsize,
     holding_writes: AtomicBool,
-    writes_under_way: AtomicUsize,
+    /// Writes that are running, on each master.
+    writes_under_way: [AtomicUsize; 2],
     picture: Mutex<Picture>,
     details: [Mutex<Option<NodeReplication>>; 2],
 }
@@ -40,12 +41,16 @@ impl Picture {
     }
 }
 
-/// A write under way; the handover waits for its end.
-pub struct WriteGuard<'a>(&'a Board);
+/// A write under way on a master. It goes along with the call, and so lasts for as long as the call
+/// may still take effect, even when its caller has given up.
+pub struct WriteGuard {
+    board: Arc<Board>,
+    node: NodeId,
+}
 
-impl Drop for WriteGuard<'_> {
+impl Drop for WriteGuard {
     fn drop(&mut self) {
-        self.0.writes_under_way.fetch_sub(1, Ordering::SeqCst);
+        self.board.writes_under_way[self.node.index()].fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -56,7 +61,7 @@ impl Board {
             started,
             active: AtomicUsize::new(view.active.index()),
             holding_writes: AtomicBool::new(view.holding_writes),
-            writes_under_way: AtomicUsize::new(0),
+            writes_under_way: [AtomicUsize::new(0), AtomicUsize::new(0)],
             picture: Mutex::new(Picture::new(view)),
             details: [Mutex::new(None), Mutex::new(None)],
         }
@@ -78,25 +83,39 @@ impl Board {
         (Arc::clone(&picture.view), picture.changed.clone())
     }
 
-    /// Publishes a newer picture and wakes all who wait for one.
+    /// Publishes a newer picture. Those who wait are woken when something changed on which they
+    /// decide; figures alone are swapped quietly, since they come many times a second.
     pub fn publish(&self, view: ClusterView) {
-        self.active.store(view.active.index(), Ordering::SeqCst);
         self.holding_writes
             .store(view.holding_writes, Ordering::SeqCst);
-        *lock(&self.picture) = Picture::new(view);
+        let active = view.active.index();
+        {
+            let mut picture = lock(&self.picture);
+            match picture.view.decides_as(&view) {
+                true => picture.view = Arc::new(view),
+                false => *picture = Picture::new(view),
+            }
+        }
+        // After the picture: whoever is led to a master by the flag finds a picture that agrees.
+        self.active.store(active, Ordering::SeqCst);
     }
 
-    /// Begins a write, unless writes are being held. Counting comes before looking, and the
-    /// supervisor looks at the count after it has begun to hold: so it misses no write.
-    pub fn begin_write(&self) -> Option<WriteGuard<'_>> {
-        self.writes_under_way.fetch_add(1, Ordering::SeqCst);
-        let guard = WriteGuard(self);
-        (!self.holding_writes.load(Ordering::SeqCst)).then_some(guard)
+    /// Begins a write on `node`, unless writes are being held or the traffic has moved. Counting comes
+    /// before looking, and the supervisor looks at the count after it has begun to hold, so it misses
+    /// no write.
+    pub fn begin_write(self: &Arc<Board>, node: NodeId) -> Option<WriteGuard> {
+        self.writes_under_way[node.index()].fetch_add(1, Ordering::SeqCst);
+        let guard = WriteGuard {
+            board: Arc::clone(self),
+            node,
+        };
+        let held = self.holding_writes.load(Ordering::SeqCst);
+        (!held && self.active() == node).then_some(guard)
     }
 
-    /// Writes that have begun and not ended.
-    pub fn writes_under_way(&self) -> usize {
-        self.writes_under_way.load(Ordering::SeqCst)
+    /// Writes that run on a master, those included whose caller has given up.
+    pub fn writes_under_way(&self, node: NodeId) -> usize {
+        self.writes_under_way[node.index()].load(Ordering::SeqCst)
     }
 
     /// What the newest answered probe of a master saw of its replication.

@@ -91,26 +91,29 @@ impl Dispatch {
                     reason: view.outage_reason(),
                 }));
             }
+            let node = self.board.active();
             let guard = match kind {
                 Kind::Read => None,
-                Kind::Write => match self.board.begin_write() {
+                Kind::Write => match self.board.begin_write(node) {
                     Some(guard) => Some(guard),
-                    // Waiting is no attempt: a handover publishes a picture every few milliseconds.
+                    // Waiting is no attempt: the picture changes when the handover has ended.
                     None => {
-                        wait_for(&changed, deadline.saturating_duration_since(Instant::now()));
+                        wait_for(&changed, limits::RETRY_PAUSE.min(left(deadline)));
                         continue;
                     }
                 },
             };
-            // Read after the write is counted, so that a handover cannot slip in between.
-            let node = self.board.active();
             let attempt = Attempt {
                 number,
                 may_have_happened,
             };
             number += 1;
-            let result = self.attempt(node, deadline, attempt, &work);
-            drop(guard);
+            let work = Arc::clone(&work);
+            // The guard goes along, so that a handover also waits for a call that was given up on.
+            let result = self.attempt(node, deadline, move |session| {
+                let _guard = guard;
+                work(session, attempt)
+            });
             match result {
                 Ok(value) => return Ok((value, node)),
                 Err(CallError::Verdict(error)) => {
@@ -136,28 +139,21 @@ impl Dispatch {
     }
 
     /// One try on one master. It ends early when the route moves away from that master.
-    fn attempt<T, F>(
+    fn attempt<T: Send + 'static>(
         &self,
         node: NodeId,
         deadline: Instant,
-        attempt: Attempt,
-        work: &Arc<F>,
-    ) -> Result<T, CallError>
-    where
-        T: Send + 'static,
-        F: Fn(&mut Session, Attempt) -> Result<T, postgres::Error> + Send + Sync + 'static,
-    {
-        let work = Arc::clone(work);
-        let call: Call<T> =
-            self.sessions[node.index()].submit(move |session| work(session, attempt))?;
+        work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let call: Call<T> = self.sessions[node.index()].submit(work)?;
         loop {
             let (view, changed) = self.board.look();
             if !view.serving || view.active != node {
-                return Err(call.give_up("the route moved to the other master meanwhile"));
+                return call.give_up("the route moved to the other master meanwhile");
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = left(deadline);
             if left.is_zero() {
-                return Err(call.give_up("the deadline of the request is over"));
+                return call.give_up("the deadline of the request is over");
             }
             select! {
                 recv(call.reply()) -> reply => return reply.unwrap_or_else(|_| {
@@ -168,6 +164,10 @@ impl Dispatch {
             }
         }
     }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 /// Waits for a newer picture, but not longer than `time`.

@@ -37,6 +37,10 @@ pub const TICK: Duration = Duration::from_millis(50);
 /// Its turn while a handover is under way, when every millisecond is one that writes wait.
 pub const TICK_HANDOVER: Duration = Duration::from_millis(2);
 
+/// A supervisor that has not turned for this long was stopped with its whole process, or had no
+/// processor; the masters' silence meanwhile is not theirs.
+pub const SLEPT: Duration = Duration::from_millis(300);
+
 /// Events that may wait for the supervisor. It takes microseconds for one, so a full queue means
 /// that it is stuck; a worker's doubt is then dropped (the probes tell the same), never waited for.
 pub const EVENT_QUEUE: usize = 1_024;
@@ -69,6 +73,9 @@ pub const LOCK_TIMEOUT_MS: u64 = 3_000;
 /// transaction that runs on the publisher.
 pub const SETUP_CALL: Duration = Duration::from_secs(30);
 
+/// How long the masters may differ after they were joined, while the first changes travel.
+pub const JOIN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Pause before a request that met a broken connection looks at the cluster again. A probe sent at
 /// the same moment has its answer in about a millisecond.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -81,10 +88,11 @@ pub const ID_DRAWS_MAX: u32 = 8;
 
 // --- HTTP -------------------------------------------------------------------------------------
 
-/// Worker threads. More than the sessions of both masters, so that `/health` always finds one.
+/// Worker threads: those that may wait for a master. More than the sessions of both masters, so that
+/// one that freezes cannot hold them all.
 pub const HTTP_WORKERS: u64 = 24;
 
-/// Deadline of a request, from the moment a worker takes it.
+/// Deadline of a request, from the moment it was received.
 pub const REQUEST_DEADLINE_MS: u64 = 8_000;
 
 /// Body of a request, in bytes. The longest genre with every character escaped is under 4 KiB.
@@ -93,6 +101,15 @@ pub const BODY_MAX_BYTES: usize = 64 * 1024;
 /// A connection that sends nothing for this long is closed, half-sent request or not.
 pub const CLIENT_SILENCE: Duration = Duration::from_secs(10);
 
+/// A client that does not read its answer holds the thread that sends it for this long, per piece.
+pub const CLIENT_STUCK: Duration = Duration::from_secs(2);
+
+/// A body that nobody wants is read for this long, so that its connection can go on.
+pub const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time that the API's own pulse gets for its answer.
+pub const PULSE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The listener carries [`CLIENT_SILENCE`] as its own accept timeout, so somebody must connect more
 /// often than that; see `http/server.rs`.
 pub const PULSE_INTERVAL: Duration = Duration::from_secs(3);
@@ -100,7 +117,7 @@ pub const PULSE_INTERVAL: Duration = Duration::from_secs(3);
 /// Pause before a listener that failed is built again (out of file descriptors, for instance).
 pub const LISTENER_RETRY: Duration = Duration::from_millis(500);
 
-/// Requests whose unread body waits to be drained off; one more is drained by its worker.
+/// Requests whose unread body waits to be drained off.
 pub const DRAIN_QUEUE: usize = 64;
 
 /// Time that requests under way get when the program is asked to stop.
@@ -161,7 +178,10 @@ const _: () = assert!(
 const _: () = assert!(SILENCE_DEADLINE_MS > SUSPECT_AFTER_MS);
 const _: () = assert!(REQUEST_DEADLINE_MS > 2 * SILENCE_DEADLINE_MS + HANDOVER_DEADLINE_MS);
 const _: () = assert!(STATEMENT_TIMEOUT_MS > REQUEST_DEADLINE_MS);
-const _: () = assert!(HTTP_WORKERS > 2 * POOL_SIZE, "/health must find a worker");
+const _: () = assert!(
+    HTTP_WORKERS > 2 * POOL_SIZE,
+    "one frozen master must not hold all workers"
+);
 const _: () = assert!(PULSE_INTERVAL.as_millis() * 3 < CLIENT_SILENCE.as_millis());
 const _: () = assert!(
     API_STOP.as_millis() + SERVER_STOP_FAST.as_millis() + SERVER_STOP_IMMEDIATE.as_millis() < 9_000

@@ -10,6 +10,7 @@ mod history;
 mod http;
 mod limits;
 mod local;
+mod logging;
 mod output;
 mod pg;
 mod probe;
@@ -17,6 +18,7 @@ mod quiet;
 mod replication;
 mod serve;
 mod supervisor;
+mod vital;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Replication, Subcommands, Table};

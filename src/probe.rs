@@ -6,6 +6,7 @@ use crate::cluster::{Event, NodeId};
 use crate::pg::{explain, explain_any};
 use crate::replication::status::{self, NodeReplication};
 use crate::supervisor::Supervisor;
+use crate::vital;
 use crossbeam_channel::{Receiver, Sender, select};
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
@@ -29,34 +30,31 @@ pub fn start(
     board: Arc<Board>,
     supervisor: Supervisor,
 ) -> std::io::Result<()> {
-    std::thread::Builder::new()
-        .name(format!("probe-{node}"))
-        .spawn(move || {
-            let mut client = None;
-            loop {
-                let asked_ms = board.now_ms();
-                let heard = ask(node, &settings, &mut client);
-                let (event, details) = match heard {
-                    Ok(seen) => (
-                        Event::Answered {
-                            node,
-                            facts: seen.facts(),
-                            asked_ms,
-                        },
-                        Some(seen),
-                    ),
-                    Err(Silent::Refused(cause)) => (Event::Refused { node, cause }, None),
-                    Err(Silent::Unclear(cause)) => (Event::Doubted { node, cause }, None),
-                };
-                board.set_details(node, details);
-                supervisor.report(event);
-                select! {
-                    recv(wake) -> woken => if woken.is_err() { return },
-                    default(interval) => {}
-                }
+    vital::spawn(format!("probe-{node}"), move || {
+        let mut client = None;
+        loop {
+            let asked_ms = board.now_ms();
+            let heard = ask(node, &settings, &mut client);
+            let (event, details) = match heard {
+                Ok(seen) => (
+                    Event::Answered {
+                        node,
+                        facts: seen.facts(),
+                        asked_ms,
+                    },
+                    Some(seen),
+                ),
+                Err(Silent::Refused(cause)) => (Event::Refused { node, cause }, None),
+                Err(Silent::Unclear(cause)) => (Event::Doubted { node, cause }, None),
+            };
+            board.set_details(node, details);
+            supervisor.report(event);
+            select! {
+                recv(wake) -> woken => if woken.is_err() { return },
+                default(interval) => {}
             }
-        })?;
-    Ok(())
+        }
+    })
 }
 
 /// Why a probe has no facts.

@@ -9,7 +9,7 @@ use crate::http::{self, App};
 use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
 use crate::supervisor::{self, Hands};
-use crate::{history, probe};
+use crate::{history, logging, probe};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -22,11 +22,10 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// What could not be started; nothing is left running then but threads of a process that ends.
 pub fn run(config: Config) -> anyhow::Result<ExitCode> {
-    env_logger::Builder::new()
-        .parse_filters(&config.log_filter)
-        .init();
+    logging::start(&config.log_filter).context("start the log")?;
     // Before anything listens, so that a signal at any moment is an orderly stop.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("listen for signals")?;
+    raise_file_limit();
     let config = Arc::new(config);
     let server = start(&config)?;
     announce(&config);
@@ -43,7 +42,16 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     // The process ends here, with its threads and connections. Joining a thread or dropping a pool
     // could wait for a frozen master for ever; nothing in them needs an orderly end.
     log::info!("stopped");
+    logging::flush(Duration::from_millis(200));
     std::process::exit(0);
+}
+
+/// Each connection of a client takes two descriptors, and the usual limit of 1,024 is low for that.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// Starts every thread. The probes and the supervisor come first, so that the first request finds

@@ -6,6 +6,7 @@ use crate::cluster::{Change, Cluster, Effect, Event, NodeId, Refusal};
 use crate::history::History;
 use crate::limits;
 use crate::pg::{Sessions, explain};
+use crate::vital;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,18 +84,15 @@ impl Supervisor {
 /// # Errors
 /// When the thread cannot be started.
 pub fn start(cluster: Cluster, inbox: Inbox, hands: Hands) -> std::io::Result<()> {
-    std::thread::Builder::new()
-        .name("supervisor".to_string())
-        .spawn(move || {
-            Loop {
-                cluster,
-                hands,
-                tickets: HashMap::new(),
-                next_ticket: 0,
-            }
-            .run(&inbox.0)
-        })?;
-    Ok(())
+    vital::spawn("supervisor".to_string(), move || {
+        Loop {
+            cluster,
+            hands,
+            tickets: HashMap::new(),
+            next_ticket: 0,
+        }
+        .run(&inbox.0)
+    })
 }
 
 struct Loop {
@@ -117,23 +115,44 @@ impl Loop {
                 limits::TICK
             };
             match messages.recv_timeout(patience) {
-                Ok(Message::Happened(event)) => self.turn(event),
-                Ok(Message::Switch { to, reply }) => {
-                    let ticket = self.next_ticket;
-                    self.next_ticket += 1;
-                    self.tickets.insert(ticket, reply);
-                    self.turn(Event::Switch { to, ticket });
-                }
+                Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // The tick comes by the clock, however many events arrive.
-            if last_tick.elapsed() >= patience {
+            // Whatever waits is heard before silence is counted: an answer may be among it.
+            for message in messages.try_iter().take(limits::EVENT_QUEUE) {
+                self.take(message);
+            }
+            let since_tick = last_tick.elapsed();
+            if since_tick >= patience {
                 last_tick = Instant::now();
+                // A program that was stopped, or had no processor, has not listened.
+                if since_tick > limits::SLEPT {
+                    log::warn!(
+                        "nobody listened to the masters for {} ms",
+                        since_tick.as_millis()
+                    );
+                    self.turn(Event::Slept {
+                        ms: since_tick.as_millis() as u64,
+                    });
+                }
                 self.turn(Event::Tick);
             }
-            if self.cluster.holding_writes() && self.hands.board.writes_under_way() == 0 {
+            let active = self.hands.board.active();
+            if self.cluster.holding_writes() && self.hands.board.writes_under_way(active) == 0 {
                 self.turn(Event::Drained);
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Happened(event) => self.turn(event),
+            Message::Switch { to, reply } => {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                self.tickets.insert(ticket, reply);
+                self.turn(Event::Switch { to, ticket });
             }
         }
     }
@@ -203,6 +222,12 @@ impl Loop {
             duration_ms,
             ..
         } = &change;
+        // A doubt that passes is no event: under a slow master it would fill the history.
+        let passing = matches!((*from, *to), ("up", "suspect") | ("suspect", "up"));
+        if *what == "node" && passing {
+            log::debug!("{node}: {from} -> {to} after {duration_ms} ms: {why}{cause}");
+            return;
+        }
         match *what {
             "node" => log::info!("{node}: {from} -> {to} after {duration_ms} ms: {why}{cause}"),
             "outage" => log::error!("outage: {why}{cause}"),

@@ -14,6 +14,8 @@ fn cluster() -> &'static Cluster {
     CLUSTER.get_or_init(Cluster::start)
 }
 
+const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
+
 /// Sends bytes and returns what comes back until the server closes or `patience` is over.
 fn raw(bytes: &[u8], patience: Duration) -> String {
     let address = cluster().api.strip_prefix("http://").expect("an address");
@@ -196,7 +198,7 @@ fn bad_bodies_are_400_with_the_field_and_never_500() {
         assert_eq!((answer.status, answer.code()), (400, code), "{body}");
         assert_eq!(answer.body["ok"], false);
     }
-    let head = "POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    let head = "POST /generos HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
     let broken = [
         head.as_bytes(),
         b"Content-Length: 14\r\n\r\n{\"genero\":\"\xc3\"}",
@@ -213,7 +215,7 @@ fn bad_bodies_are_400_with_the_field_and_never_500() {
         "PUT",
         "/generos/5",
         Some(r#"{"id_genero": 6, "genero": "x"}"#),
-        &[],
+        JSON,
     );
     assert_eq!(mismatch.code(), "id_mismatch");
 }
@@ -258,14 +260,15 @@ fn the_wrong_path_method_type_and_size_have_their_status() {
     let answer = api.post("/generos", &large);
     assert_eq!((answer.status, answer.code()), (413, "body_too_large"));
     let chunked = format!(
-        "POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{large}\r\n0\r\n\r\n",
+        "POST /generos HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{large}\r\n0\r\n\r\n",
         large.len()
     );
     assert!(raw(chunked.as_bytes(), Duration::from_secs(5)).starts_with("HTTP/1.1 413"));
     // A length that could not even be allocated must not end the process.
     for length in ["99999999999999", "18446744073709551615"] {
-        let absurd =
-            format!("POST /generos HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\nx");
+        let absurd = format!(
+            "POST /generos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\nx"
+        );
         let answer = raw(absurd.as_bytes(), Duration::from_secs(2));
         assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     }
@@ -281,7 +284,7 @@ fn ambiguous_framing_is_refused() {
         "Transfer-Encoding: xchunked\r\n",
     ] {
         let request = format!(
-            "POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n0\r\n\r\n"
+            "POST /generos HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n0\r\n\r\n"
         );
         let answer = raw(request.as_bytes(), Duration::from_secs(5));
         assert!(answer.contains("framing_invalid"), "{headers} {answer}");
@@ -293,7 +296,7 @@ fn a_chunked_body_and_an_unknown_field_are_taken() {
     let body = r#"{"genero": "Troceado", "color": "rojo"}"#;
     let (first, second) = body.split_at(9);
     let request = format!(
-        "POST /generos HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+        "POST /generos HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
          {:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
         first.len(),
         second.len()
@@ -307,14 +310,14 @@ fn a_chunked_body_and_an_unknown_field_are_taken() {
 
 #[test]
 fn a_refused_body_does_not_become_the_next_request() {
-    let next = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let next = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let long = "x".repeat(5_000);
     for body in [
         "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_string(),
         "Content-Length: 3\r\n\r\nabc".to_string(),
         format!("Content-Length: 5000\r\n\r\n{long}"),
     ] {
-        let two = format!("PATCH /generos HTTP/1.1\r\nHost: x\r\n{body}{next}");
+        let two = format!("PATCH /generos HTTP/1.1\r\nHost: localhost\r\n{body}{next}");
         let answers = raw(two.as_bytes(), Duration::from_secs(5));
         let statuses: Vec<&str> = answers
             .matches("HTTP/1.1 405")
@@ -322,6 +325,128 @@ fn a_refused_body_does_not_become_the_next_request() {
             .collect();
         assert_eq!(statuses.len(), 2, "{answers}");
     }
+}
+
+/// Two connections that send a body byte by byte, and four whose second request must wait for the
+/// first: none of them is anybody else's business.
+#[test]
+fn slow_and_pipelining_clients_keep_nobody_waiting() {
+    let api = cluster();
+    let address = api.api.strip_prefix("http://").expect("an address");
+    let mut sql = api.sql("master1");
+    let mut lock = sql.transaction().expect("begin");
+    lock.batch_execute("LOCK TABLE generos IN SHARE MODE")
+        .expect("lock");
+    let send = |text: &str| {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        stream.write_all(text.as_bytes()).expect("send");
+        stream
+    };
+    let slow = "GET /health HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 500\r\n\r\n";
+    let body = r#"{"genero": "en cola"}"#;
+    let two = format!(
+        "POST /generos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}\
+         GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        body.len()
+    );
+    let _held: Vec<TcpStream> = (0..3)
+        .map(|_| send(slow))
+        .chain((0..4).map(|_| send(&two)))
+        .collect();
+    std::thread::sleep(Duration::from_millis(100));
+    for _ in 0..10 {
+        let answer = api.get("/health");
+        assert!(
+            answer.status == 200 && answer.took < Duration::from_secs(1),
+            "{answer:?}"
+        );
+    }
+    lock.rollback().expect("rollback");
+}
+
+#[test]
+fn requests_to_upgrade_are_answered_like_others() {
+    let body = r#"{"genero": "HTTP/2"}"#;
+    let request = format!(
+        "POST /generos HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+         HTTP2-Settings: AAMAAABk\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = raw(request.as_bytes(), Duration::from_secs(3));
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+}
+
+#[test]
+fn a_foreign_web_page_changes_nothing() {
+    let api = cluster();
+    let body = r#"{"genero": "ajeno"}"#;
+    // What a page may send anywhere without being asked has no type, or another one.
+    let untyped = format!(
+        "POST /generos HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert!(raw(untyped.as_bytes(), Duration::from_secs(3)).starts_with("HTTP/1.1 415"));
+    // What it may send to a name of its own that points here has that name.
+    let rebound = untyped
+        .replace("Host: localhost", "Host: evil.example")
+        .replace("POST", "DELETE")
+        .replace("/generos", "/generos/1");
+    let answer = raw(rebound.as_bytes(), Duration::from_secs(3));
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("forbidden"),
+        "{answer}"
+    );
+    for header in [
+        ("Origin", "https://evil.example"),
+        ("X-Forwarded-For", "10.0.0.1"),
+    ] {
+        let switched = api.ask("POST", "/switch-to-secondary", Some(""), &[header]);
+        assert_eq!(
+            (switched.status, switched.code()),
+            (403, "forbidden"),
+            "{header:?}"
+        );
+    }
+}
+
+/// Plain inserts by psql draw from the same sequence, and do not survive a number twice.
+#[test]
+fn aligning_the_sequence_disturbs_nobody_who_draws_from_it() {
+    let api = cluster();
+    std::thread::scope(|scope| {
+        let aligning = scope.spawn(|| {
+            let mut sql = api.sql("master1");
+            for _ in 0..300 {
+                sql.execute("SELECT imdb_ha.alinear_secuencias()", &[])
+                    .expect("align");
+            }
+        });
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut sql = api.sql("master1");
+                for _ in 0..200 {
+                    sql.execute("INSERT INTO generos (genero) VALUES ('alineado')", &[])
+                        .expect("insert");
+                }
+            });
+        }
+        aligning.join().expect("the aligning");
+    });
+}
+
+/// A role that is not the owner of anything may be given the table, and that is enough.
+#[test]
+fn an_ordinary_role_can_write_genres() {
+    let api = cluster();
+    let mut sql = api.sql("master1");
+    sql.batch_execute(
+        "CREATE ROLE lector; GRANT SELECT, INSERT, UPDATE, DELETE ON generos TO lector; \
+         GRANT USAGE ON SEQUENCE generos_id_genero_seq TO lector; SET ROLE lector; \
+         INSERT INTO generos (id_genero, genero) VALUES (700003, 'de lector'); \
+         UPDATE generos SET genero = 'de otro lector' WHERE id_genero = 700003; \
+         SELECT imdb_ha.alinear_secuencias()",
+    )
+    .expect("an ordinary role");
 }
 
 #[test]
@@ -402,7 +527,7 @@ fn a_client_that_sends_half_a_request_is_let_go_and_idle_time_hurts_nobody() {
     let began = Instant::now();
     // Half a request, and a whole one after the listener's own time limit has passed twice.
     let answer = raw(
-        b"POST /generos HTTP/1.1\r\nHost: x\r\nContent-Le",
+        b"POST /generos HTTP/1.1\r\nHost: localhost\r\nContent-Le",
         Duration::from_secs(25),
     );
     let waited = began.elapsed();

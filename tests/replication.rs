@@ -193,6 +193,33 @@ fn masters_that_differ_are_not_joined() {
     );
 }
 
+/// A subscription that was dropped with its slot is not made anew over rows that it has missed.
+#[test]
+fn a_dropped_link_is_joined_again_only_while_nothing_is_missing() {
+    let cluster = Cluster::start();
+    let mut second = cluster.sql("master2");
+    second
+        .batch_execute("DROP SUBSCRIPTION sub_from_master1")
+        .expect("drop");
+    let again = cluster.run(&["replication", "setup"]);
+    assert!(
+        again.status.success() && said(&again).contains("sub_from_master1 created"),
+        "{}",
+        said(&again)
+    );
+    second
+        .batch_execute("DROP SUBSCRIPTION sub_from_master1")
+        .expect("drop");
+    cluster.add("se perdería");
+    let refused = cluster.run(&["replication", "setup"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        said(&refused).contains("generos differs (29 rows on master1, 28 on master2)"),
+        "{}",
+        said(&refused)
+    );
+}
+
 #[test]
 fn a_master_that_is_not_there_or_too_plain_is_one_clear_error() {
     let cluster = Cluster::start();

@@ -1,5 +1,5 @@
 //! Handover: a person moves the traffic to the other master, and nothing is lost, stale or refused
-//! on the way. The active master is asked anew where it stands; writes are held; when none is under
+//! on the way. Both masters are asked anew where they stand; writes are held; when none is under
 //! way any more, it is asked where its WAL ends; when the target has confirmed that position, the
 //! route flips and the writes go on.
 
@@ -18,7 +18,7 @@ pub(super) struct Handover {
 
 #[derive(Debug)]
 enum Phase {
-    /// What is known of the active master may be a probe's interval old; it is asked anew before
+    /// What is known of the masters may be a probe's interval old; both are asked anew before
     /// anything is refused or held.
     Asking { since_ms: u64 },
     /// Writes are held, and those under way are waited for.
@@ -113,6 +113,9 @@ impl Cluster {
                 if !matches!(handover.phase, Phase::Draining) {
                     out.push(Effect::ProbeNow(self.active));
                 }
+                if matches!(handover.phase, Phase::Asking { .. }) {
+                    out.push(Effect::ProbeNow(to));
+                }
                 self.handover = Some(handover);
                 return;
             }
@@ -155,13 +158,15 @@ impl Cluster {
             return Progress::Ended(refused("target_down", self.describe(to)));
         }
         // Later than, not as late as: within one millisecond the question may have come first.
-        let fresh = |since: u64| -> Option<&Facts> {
-            let (facts, asked_ms) = self.node(self.active).facts.as_ref()?;
+        let fresh = |node: NodeId, since: u64| -> Option<&Facts> {
+            let (facts, asked_ms) = self.node(node).facts.as_ref()?;
             (*asked_ms > since).then_some(facts)
         };
         match &mut handover.phase {
             Phase::Asking { since_ms } => {
-                if let Some(facts) = fresh(*since_ms) {
+                // The target too, which may have frozen a moment ago.
+                let target = fresh(to, *since_ms);
+                if let (Some(facts), Some(_)) = (fresh(self.active, *since_ms), target) {
                     match self.may_hold(to, facts) {
                         Ok(()) => handover.phase = Phase::Draining,
                         Err(refusal) => return Progress::Ended(Err(refusal)),
@@ -170,7 +175,7 @@ impl Cluster {
             }
             Phase::Draining => {}
             Phase::Settling { since_ms, barrier } => {
-                if let Some(facts) = fresh(*since_ms) {
+                if let Some(facts) = fresh(self.active, *since_ms) {
                     let barrier = *barrier.get_or_insert(facts.wal_lsn);
                     let confirmed = facts.peer_confirmed_lsn.filter(|_| facts.peer_streaming);
                     if confirmed.is_some_and(|confirmed| confirmed >= barrier) {
@@ -180,10 +185,17 @@ impl Cluster {
             }
         }
         let waited_ms = now - handover.started_ms;
-        match waited_ms >= self.settings.handover_deadline_ms {
-            true => Progress::Ended(refused("target_behind", self.why_late(to, waited_ms))),
-            false => Progress::GoesOn,
+        if waited_ms < self.settings.handover_deadline_ms {
+            return Progress::GoesOn;
         }
+        let why = match handover.phase {
+            Phase::Draining => format!("writes on {} have not ended", self.active),
+            Phase::Asking { .. } | Phase::Settling { .. } => self.how_far_behind(to),
+        };
+        Progress::Ended(refused(
+            "target_behind",
+            format!("{why} after {waited_ms} ms"),
+        ))
     }
 
     /// Whether asking makes sense at all.
@@ -226,14 +238,13 @@ impl Cluster {
         format!("{node} is {}: {}", view.state, view.reason)
     }
 
-    fn why_late(&self, to: NodeId, waited_ms: u64) -> String {
-        let lag = match self
+    fn how_far_behind(&self, to: NodeId) -> String {
+        match self
             .facts(self.active)
             .and_then(|facts| facts.peer_lag_bytes())
         {
             Some(lag) => format!("{to} is {lag} bytes behind {}", self.active),
             None => format!("{} has not said where it stands", self.active),
-        };
-        format!("{lag} after {waited_ms} ms")
+        }
     }
 }

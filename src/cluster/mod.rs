@@ -46,6 +46,9 @@ pub enum Event {
     Drained,
     /// Time has passed.
     Tick,
+    /// For so long nobody listened here, because the whole program stood still: the masters cannot be
+    /// blamed for having been silent meanwhile.
+    Slept { ms: u64 },
 }
 
 /// What is to be done, in order.
@@ -144,6 +147,13 @@ impl ClusterView {
         &self.nodes[node.index()]
     }
 
+    /// Whether whoever decides by this picture decides the same by the other one.
+    pub fn decides_as(&self, other: &ClusterView) -> bool {
+        let route = |view: &ClusterView| (view.active, view.serving, view.holding_writes);
+        let states = |view: &ClusterView| [view.nodes[0].state, view.nodes[1].state];
+        route(self) == route(other) && states(self) == states(other)
+    }
+
     /// Why nobody serves, naming both masters; only meaningful while that is so.
     pub fn outage_reason(&self) -> String {
         let of = |node: NodeId| {
@@ -199,6 +209,11 @@ impl Cluster {
             Event::Switch { to, ticket } => self.begin_handover(now_ms, to, ticket, &mut out),
             Event::Drained => self.settle_handover(now_ms),
             Event::Tick => self.count_silence(now_ms, &mut out),
+            Event::Slept { ms } => {
+                for node in &mut self.nodes {
+                    node.heard_ms = (node.heard_ms + ms).min(now_ms);
+                }
+            }
         }
         self.judge_current(now_ms, &mut out);
         self.judge_nobody(now_ms, &mut out);

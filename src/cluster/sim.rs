@@ -8,8 +8,8 @@
 //! 3. Once anybody has served, a master that is `up` means that somebody serves.
 //! 4. The route leaves a serving master only by a person's command: a failover happens only when the
 //!    active master is gone, and nothing ever goes home by itself.
-//! 5. A master that falls silent for good is replaced within the deadline and two ticks, if the other
-//!    is `up` meanwhile.
+//! 5. A master that falls silent for good is replaced within the deadline and two ticks of its last
+//!    answer's arrival, if the other is `up` meanwhile.
 //! 6. Every switch is answered exactly once, and within its deadline and two ticks.
 //! 7. A handover loses nothing and shows nothing stale: when the route flips, the target has applied
 //!    every write that the other master holds.
@@ -41,6 +41,8 @@ impl Random {
 
 const STEP_MS: u64 = 50;
 const STEPS: u64 = 300;
+/// The most that an answer is under way.
+const LATE_MS: u64 = 300;
 
 fn settings() -> Settings {
     Settings {
@@ -79,6 +81,8 @@ struct World {
     /// What the peer held when a master began to catch up.
     owed: [u64; 2],
     silent_since: [Option<u64>; 2],
+    /// Answers on their way, and when they arrive: what they say may be old by then.
+    late: Vec<(u64, Event)>,
     tickets: HashMap<u64, u64>,
     next_ticket: u64,
     states: [NodeState; 2],
@@ -99,6 +103,7 @@ impl World {
             applied: [1_000; 2],
             owed: [0; 2],
             silent_since: [None; 2],
+            late: Vec::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
             states: [NodeState::Unknown; 2],
@@ -218,11 +223,17 @@ impl World {
             peer_lag_ms: None,
             applying: self.joined,
         };
-        self.feed(Event::Answered {
+        let event = Event::Answered {
             node,
             facts,
             asked_ms: self.now,
-        });
+        };
+        match self.random.below(4) {
+            0 => self
+                .late
+                .push((self.now + self.random.below(LATE_MS), event)),
+            _ => self.feed(event),
+        }
     }
 
     /// One step of the world: faults, writes, replication, probes, commands, time.
@@ -230,6 +241,10 @@ impl World {
         self.now += STEP_MS;
         if faults {
             self.break_something();
+        }
+        while let Some(index) = self.late.iter().position(|(at, _)| *at <= self.now) {
+            let (_, event) = self.late.remove(index);
+            self.feed(event);
         }
         let view = self.cluster.view();
         if view.serving && !view.holding_writes && self.answers(view.active) {
@@ -312,7 +327,7 @@ impl World {
         ) {
             let silent = self.now - since;
             self.check(
-                silent <= settings().silence_deadline_ms + 2 * STEP_MS,
+                silent <= settings().silence_deadline_ms + LATE_MS + 2 * STEP_MS,
                 "a silent master stays active",
             );
         }

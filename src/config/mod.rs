@@ -190,7 +190,9 @@ impl Config {
     /// The times that the cluster's decisions depend on.
     pub fn cluster_settings(&self) -> crate::cluster::Settings {
         crate::cluster::Settings {
-            suspect_after_ms: limits::SUSPECT_AFTER_MS.min(self.silence_deadline_ms / 2),
+            suspect_after_ms: limits::SUSPECT_AFTER_MS
+                .max(self.probe_interval.as_millis() as u64 * 5 / 4)
+                .min(self.silence_deadline_ms / 2),
             silence_deadline_ms: self.silence_deadline_ms,
             nobody_better_after_ms: limits::NOBODY_BETTER_AFTER_MS,
             start_patience_ms: limits::START_PATIENCE_MS,

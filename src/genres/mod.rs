@@ -2,4 +2,4 @@
 
 mod store;
 
-pub use store::{Created, Store};
+pub use store::{Changed, Created, Store};

@@ -9,16 +9,15 @@ use crate::limits;
 use crate::pg::Session;
 use postgres::{Error, Row};
 use serde::Serialize;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A genre, as a client sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Genre {
     pub id_genero: i32,
-    /// Absent only where the row is gone and its text is not known.
-    pub genero: Option<String>,
+    pub genero: String,
 }
 
 /// A result and the master that gave it.
@@ -38,6 +37,17 @@ pub enum Created {
     NoFreeId,
 }
 
+/// What became of an update or a deletion.
+#[derive(Debug)]
+pub enum Changed {
+    /// The row as it is now, or was.
+    Row(Genre),
+    /// There is no row with this id.
+    NotThere,
+    /// There is none, and an earlier try may be why, or may have met one.
+    Unknown,
+}
+
 /// The store.
 pub struct Store {
     dispatch: Arc<Dispatch>,
@@ -50,10 +60,18 @@ const INSERT: &str = "INSERT INTO public.generos (id_genero, genero, cambiado_en
     RETURNING id_genero::int4, genero::text";
 const SELECT: &str =
     "SELECT id_genero::int4, genero::text FROM public.generos WHERE id_genero = $1::int4";
+const SELECT_SAME: &str = "SELECT id_genero::int4, genero::text FROM public.generos \
+    WHERE id_genero = $1::int4 AND genero = $2::text AND cambiado_en = $3::timestamptz";
+const SELECT_STAMP: &str = "SELECT id_genero::int4, genero::text, cambiado_en FROM public.generos \
+    WHERE id_genero = $1::int4";
+// Both take only a row that is older than the request: a try that was given up on may still be on its
+// way to a server that does not answer, and must not undo what has happened since.
 const UPDATE: &str = "UPDATE public.generos SET genero = $2::text, cambiado_en = $3::timestamptz \
-    WHERE id_genero = $1::int4 RETURNING id_genero::int4, genero::text";
-const DELETE: &str =
-    "DELETE FROM public.generos WHERE id_genero = $1::int4 RETURNING id_genero::int4, genero::text";
+    WHERE id_genero = $1::int4 AND cambiado_en < $3::timestamptz \
+    RETURNING id_genero::int4, genero::text";
+const DELETE: &str = "DELETE FROM public.generos \
+    WHERE id_genero = $1::int4 AND cambiado_en <= $2::timestamptz \
+    RETURNING id_genero::int4, genero::text";
 const LIST: &str = "SELECT id_genero::int4, genero::text FROM public.generos \
     WHERE id_genero > $1::int4 AND ($2::text IS NULL OR strpos(lower(genero), lower($2::text)) > 0) \
     ORDER BY id_genero LIMIT $3::int8";
@@ -129,41 +147,79 @@ impl Store {
         })
     }
 
-    /// Renames a genre; nothing when there is none with this id.
+    /// Renames a genre.
     ///
     /// # Errors
     /// Those of the dispatch.
-    pub fn update(&self, id: i32, genero: String, deadline: Instant) -> Outcome<Option<Genre>> {
-        let at = SystemTime::now();
-        self.dispatch
-            .call(Kind::Write, deadline, move |session, _| {
-                session
-                    .query(UPDATE, &[&id, &genero, &at])?
-                    .first()
-                    .map(genre)
-                    .transpose()
-            })
+    pub fn update(&self, id: i32, genero: String, deadline: Instant) -> Outcome<Changed> {
+        self.change(id, Some(genero), deadline)
     }
 
-    /// Deletes a genre and returns it; nothing when there is none with this id.
+    /// Deletes a genre and returns it.
     ///
     /// # Errors
     /// Those of the dispatch.
-    pub fn delete(&self, id: i32, deadline: Instant) -> Outcome<Option<Genre>> {
+    pub fn delete(&self, id: i32, deadline: Instant) -> Outcome<Changed> {
+        self.change(id, None, deadline)
+    }
+
+    fn change(&self, id: i32, genero: Option<String>, deadline: Instant) -> Outcome<Changed> {
+        let change = Change {
+            id,
+            genero,
+            at: SystemTime::now(),
+            newest: AtomicU32::new(0),
+        };
         self.dispatch
             .call(Kind::Write, deadline, move |session, attempt| {
-                let deleted = session
-                    .query(DELETE, &[&id])?
-                    .first()
-                    .map(genre)
-                    .transpose()?;
-                // Gone at a second try: the first one did it.
-                let gone = attempt.may_have_happened.then_some(Genre {
-                    id_genero: id,
-                    genero: None,
-                });
-                Ok(deleted.or(gone))
+                change.run(session, attempt)
             })
+    }
+}
+
+/// One update or deletion of a row, over all its tries.
+struct Change {
+    id: i32,
+    /// The new name; none for a deletion.
+    genero: Option<String>,
+    /// The time of the request.
+    at: SystemTime,
+    /// The newest try.
+    newest: AtomicU32,
+}
+
+impl Change {
+    fn run(&self, session: &mut Session, attempt: Attempt) -> Result<Changed, Error> {
+        self.newest.fetch_max(attempt.number, Ordering::SeqCst);
+        let mut at = self.at;
+        for _ in 0..limits::ID_DRAWS_MAX {
+            let changed = match &self.genero {
+                Some(genero) => session.query(UPDATE, &[&self.id, genero, &at])?,
+                None => session.query(DELETE, &[&self.id, &at])?,
+            };
+            if let Some(row) = changed.first() {
+                return Ok(Changed::Row(genre(row)?));
+            }
+            let found = session.query(SELECT_STAMP, &[&self.id])?;
+            let Some(row) = found.first() else {
+                return Ok(match attempt.may_have_happened {
+                    true => Changed::Unknown,
+                    false => Changed::NotThere,
+                });
+            };
+            let stamp: SystemTime = row.try_get(2)?;
+            let row = genre(row)?;
+            if self.genero.as_ref() == Some(&row.genero) && stamp == at {
+                return Ok(Changed::Row(row)); // an earlier try did it
+            }
+            // The row is newer than the request: another request was faster, or the clocks differ.
+            // Whoever waits for this try wants it done now; nobody waits for an earlier one.
+            if self.newest.load(Ordering::SeqCst) != attempt.number {
+                break;
+            }
+            at = stamp + Duration::from_micros(1);
+        }
+        Ok(Changed::Unknown)
     }
 }
 
@@ -199,13 +255,9 @@ impl Insert {
                 return Ok(Created::Row(row));
             }
             if attempt.may_have_happened {
-                let there = session
-                    .query(SELECT, &[&id])?
-                    .first()
-                    .map(genre)
-                    .transpose()?;
-                if let Some(row) = there.filter(|row| row.genero.as_ref() == Some(&self.genero)) {
-                    return Ok(Created::Row(row));
+                let same = session.query(SELECT_SAME, &[&id, &self.genero, &self.at])?;
+                if let Some(row) = same.first() {
+                    return Ok(Created::Row(genre(row)?));
                 }
             }
             if self.chosen.is_some() {

@@ -13,11 +13,14 @@ pub struct Caller<'a> {
     pub authorization: Option<&'a str>,
     pub origin: Option<&'a str>,
     pub host: Option<&'a str>,
+    /// Whether a proxy passed it on, whose own address hides that of the caller.
+    pub forwarded: bool,
 }
 
 /// Whether this caller may change the cluster. With a token, whoever has it may. Without one, only
 /// programs on this machine may: a web page that happens to be open here could send the same
-/// request, so a foreign `Origin`, or a `Host` that is a name pointing here, is refused.
+/// request, so a foreign `Origin`, or a `Host` that is a name pointing here, is refused; and so is what
+/// a proxy passes on, since it hides who sent it.
 ///
 /// # Errors
 /// The message to answer with.
@@ -27,11 +30,9 @@ pub fn may_administer(token: Option<&Secret>, caller: &Caller) -> Result<(), &'s
             .address
             .is_some_and(|address| address.to_canonical().is_loopback());
         let own_page = caller.origin.is_none_or(is_loopback_origin);
-        let own_host = caller
-            .host
-            .is_none_or(|host| is_loopback_origin(&format!("http://{host}")));
-        return if local && own_page && own_host {
-            Ok(())
+        let own = local && own_page && !caller.forwarded;
+        return if own {
+            check_host(caller)
         } else {
             Err(msg::FORBIDDEN)
         };
@@ -44,6 +45,18 @@ pub fn may_administer(token: Option<&Secret>, caller: &Caller) -> Result<(), &'s
         Some(given) if bool::from(given.as_bytes().ct_eq(token.reveal().as_bytes())) => Ok(()),
         _ => Err(msg::UNAUTHORIZED),
     }
+}
+
+/// Refuses a `Host` that is a name of somebody else's: a web page whose name points at this machine
+/// may send it anything as its own.
+///
+/// # Errors
+/// The message to answer with.
+pub fn check_host(caller: &Caller) -> Result<(), &'static Message> {
+    let own = caller
+        .host
+        .is_none_or(|host| is_loopback_origin(&format!("http://{host}")));
+    if own { Ok(()) } else { Err(msg::FORBIDDEN) }
 }
 
 fn is_loopback_origin(origin: &str) -> bool {

@@ -6,7 +6,7 @@ use super::router::ROUTES;
 use super::{App, Problem, Reply, Req};
 use crate::cluster::{ClusterView, NodeId};
 use crate::dispatch::{DispatchError, Failed};
-use crate::genres::Created;
+use crate::genres::{Changed, Created};
 use crate::limits;
 use crate::pg;
 use crate::supervisor::SwitchError;
@@ -91,8 +91,7 @@ pub fn update(app: &App, req: &Req) -> Handled {
         .store
         .update(id, body.genero, req.deadline)
         .map_err(|failed| problem_of(app, failed))?;
-    let row = row.ok_or_else(|| Problem::new(msg::GENERO_NOT_FOUND, id.to_string()))?;
-    Ok(Reply::ok(200, written(json!(row), node, body.ignored)))
+    changed(row, id, node, body.ignored)
 }
 
 /// `DELETE /generos/{id}`.
@@ -103,8 +102,7 @@ pub fn delete(app: &App, req: &Req) -> Handled {
         .store
         .delete(id, req.deadline)
         .map_err(|failed| problem_of(app, failed))?;
-    let row = row.ok_or_else(|| Problem::new(msg::GENERO_NOT_FOUND, id.to_string()))?;
-    Ok(Reply::ok(200, written(json!(row), node, vec![])))
+    changed(row, id, node, vec![])
 }
 
 /// `GET /health`.
@@ -150,7 +148,7 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "since": at(now_ms, view.route_since_ms),
         "reason": (!view.serving).then(|| view.outage_reason()),
         "holding_writes": view.holding_writes,
-        "writes_under_way": app.board.writes_under_way(),
+        "writes_under_way": app.board.writes_under_way(view.active),
         "durability": DURABILITY,
         "masters": masters,
         "redis": app.history.redis(),
@@ -206,6 +204,15 @@ fn path_id(req: &Req) -> Result<i32, Problem> {
     Ok(input::path_id(req.id.as_deref().unwrap_or_default())?)
 }
 
+/// The answer to an update or a deletion.
+fn changed(changed: Changed, id: i32, node: NodeId, ignored: Vec<String>) -> Handled {
+    match changed {
+        Changed::Row(row) => Ok(Reply::ok(200, written(json!(row), node, ignored))),
+        Changed::NotThere => Err(Problem::new(msg::GENERO_NOT_FOUND, id.to_string())),
+        Changed::Unknown => Err(msg::OUTCOME_UNKNOWN.into()),
+    }
+}
+
 /// The manual's answer about one row, and what of the body meant nothing.
 fn written(row: Value, node: NodeId, ignored: Vec<String>) -> Value {
     let mut body = json!({ "ok": true, "data": row, "node_used": node });
@@ -253,17 +260,20 @@ fn problem_of(app: &App, failed: Failed) -> Problem {
         DispatchError::Overloaded => msg::OVERLOADED.into(),
         DispatchError::Verdict { node, error } => {
             let text = format!("{node}: {}", pg::explain(&error));
-            if error.code() == Some(&SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED) {
+            if !unknown && error.code() == Some(&SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED) {
                 return Problem::from(msg::NO_FREE_ID).because(text);
             }
             if let Some(before) = app.verdicts.admit(&text) {
                 log::error!("{text} ({before} more like the last one)");
             }
             let timeouts = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE];
-            match error.code().is_some_and(|code| timeouts.contains(code)) {
-                true => Problem::from(msg::LATE).because(text),
-                false => Problem::from(msg::DATABASE_ERROR).because(text),
-            }
+            let late = error.code().is_some_and(|code| timeouts.contains(code));
+            let message = match (unknown, late) {
+                (true, _) => msg::OUTCOME_UNKNOWN,
+                (false, true) => msg::LATE,
+                (false, false) => msg::DATABASE_ERROR,
+            };
+            Problem::from(message).because(text)
         }
     }
 }

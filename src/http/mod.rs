@@ -1,10 +1,11 @@
-//! The HTTP API over tiny_http, which no other module knows. `server.rs` moves bytes and threads,
+//! The HTTP API over tiny_http, which no other module knows. `listener.rs` keeps the port answered, `server.rs` moves bytes and threads,
 //! `router.rs` has the table of routes, `handlers.rs` what each does, `input.rs` what it accepts, and
 //! `messages.rs` every error text.
 
 mod access;
 mod handlers;
 pub mod input;
+mod listener;
 pub mod messages;
 pub mod router;
 pub mod server;

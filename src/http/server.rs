@@ -1,28 +1,33 @@
-//! Threads and bytes. Two front threads take requests from tiny_http, answer what needs no master at
-//! once, and hand the rest to the workers through a bounded queue. What tiny_http lacks is here:
-//! time limits on its connections, a listener that survives a failed `accept`, a bound on the
-//! requests that wait, and care with bodies that are announced and not read.
+//! From bytes to a handler and back. The fronts (`listener.rs`) only sort requests: what needs no
+//! master is answered by the answer threads from memory, what does goes through a bounded queue to the
+//! workers, and a request whose body nobody read is ended by the drains. So no client and no master
+//! can keep anybody else waiting.
 
 use super::access::{self, Caller};
+use super::listener;
 use super::messages::{self as msg, Language};
 use super::router::{self, Access, Place, Route};
 use super::{App, Problem, Reply, Req};
 use crate::limits;
 use anyhow::Context;
-use crossbeam_channel::{Sender, TrySendError};
-use socket2::{Domain, Socket, Type};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::io::{Cursor, ErrorKind, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
-use tiny_http::{Header, Request, Response, Server};
+use tiny_http::{Header, Request, Response};
 
-/// Threads that receive requests. They never wait for a master or a client; two, so that one slow
-/// write to a client's socket does not stop the other.
-const FRONTS: usize = 2;
+/// What a proxy adds to a request.
+const FORWARDED: &[&str] = &["Forwarded", "X-Forwarded-For", "Via"];
+
+/// Threads that send answers which are ready. A client can hold one, by not reading.
+const ANSWERERS: usize = 8;
+
+/// Threads that end requests with an unread body. A client can hold one, by sending slowly.
+const DRAINS: usize = 4;
 
 /// tiny_http reads a body of up to this many bytes by itself before it hands out the request.
 const READ_AHEAD_BYTES: usize = 1024;
@@ -31,17 +36,23 @@ const READ_AHEAD_BYTES: usize = 1024;
 /// throw it away, and end the process when it cannot.
 const ABSURD_BODY_BYTES: usize = 64 * 1024 * 1024;
 
+/// Requests that had to be left lying before the process ends, to be started again by whoever runs it.
+const LEFT_LYING_MAX: usize = 1_000;
+
 /// The running server.
 pub struct Http {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+/// What the threads of the server share.
+pub(super) struct Shared {
     app: App,
     stopping: AtomicBool,
     /// Requests that have been received and not answered.
     under_way: AtomicUsize,
+    left_lying: AtomicUsize,
     work: Sender<Work>,
+    answer: Sender<(Request, Reply)>,
     drain: Sender<(Request, Reply)>,
 }
 
@@ -57,40 +68,49 @@ struct Work {
 /// When the port cannot be opened or a thread not be started.
 pub fn start(app: App) -> anyhow::Result<Http> {
     let address = SocketAddr::new(app.config.bind, app.config.port);
-    let listener = open(address).with_context(|| format!("listen on {address}"))?;
+    let listener = listener::open(address).with_context(|| format!("listen on {address}"))?;
     let workers = app.config.http_workers;
-    let (work, queue) = crossbeam_channel::bounded::<Work>(limits::CALL_QUEUE);
-    let (drain, to_drain) = crossbeam_channel::bounded::<(Request, Reply)>(limits::DRAIN_QUEUE);
+    let (work, works) = crossbeam_channel::bounded(limits::CALL_QUEUE);
+    let (answer, answers) = crossbeam_channel::bounded(limits::CALL_QUEUE);
+    let (drain, drains) = crossbeam_channel::bounded(limits::DRAIN_QUEUE);
     let shared = Arc::new(Shared {
         app,
         stopping: AtomicBool::new(false),
         under_way: AtomicUsize::new(0),
+        left_lying: AtomicUsize::new(0),
         work,
+        answer,
         drain,
     });
-    for index in 0..workers {
-        let (shared, queue) = (Arc::clone(&shared), queue.clone());
-        Builder::new()
-            .name(format!("http-worker-{index}"))
-            .spawn(move || queue.iter().for_each(|work| shared.serve(work)))?;
-    }
-    Builder::new()
-        .name("http-drain".to_string())
-        .spawn(move || {
-            for (mut request, reply) in to_drain {
-                discard_chunks(&mut request);
-                // A length beyond what can be allocated panics in tiny_http; here it ends one request.
-                let _ = catch_unwind(AssertUnwindSafe(|| respond(request, reply)));
-            }
-        })?;
-    let of_listener = Arc::clone(&shared);
-    Builder::new()
-        .name("http-listener".to_string())
-        .spawn(move || keep_listening(&of_listener, &listener))?;
-    Builder::new()
-        .name("http-pulse".to_string())
-        .spawn(move || beat(address))?;
+    crew("http-worker", workers, &shared, &works, Shared::serve)?;
+    crew("http-answer", ANSWERERS, &shared, &answers, Shared::respond)?;
+    crew("http-drain", DRAINS, &shared, &drains, Shared::drain)?;
+    listener::start(&shared, address, listener).context("start the listener")?;
     Ok(Http { shared })
+}
+
+/// Threads that do the same to whatever comes out of a queue. A panic ends one request, not a thread.
+fn crew<T: Send + 'static>(
+    name: &str,
+    size: usize,
+    shared: &Arc<Shared>,
+    queue: &Receiver<T>,
+    act: fn(&Shared, T),
+) -> std::io::Result<()> {
+    for index in 0..size {
+        let (shared, queue) = (Arc::clone(shared), queue.clone());
+        Builder::new()
+            .name(format!("{name}-{index}"))
+            .spawn(move || {
+                for item in queue {
+                    if catch_unwind(AssertUnwindSafe(|| act(&shared, item))).is_err() {
+                        log::error!("a thread of the HTTP server panicked; please report it");
+                    }
+                    shared.under_way.fetch_sub(1, Ordering::SeqCst);
+                }
+            })?;
+    }
+    Ok(())
 }
 
 impl Http {
@@ -104,114 +124,36 @@ impl Http {
     }
 }
 
-/// A listener whose time limits every accepted socket inherits (as Linux does it): tiny_http has
-/// none of its own, and a client that sends half a request would hold a thread for ever. Nagle's
-/// algorithm is off, because tiny_http writes an answer in pieces.
-fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_read_timeout(Some(limits::CLIENT_SILENCE))?;
-    socket.set_write_timeout(Some(limits::CLIENT_SILENCE))?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_keepalive(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
-}
-
-/// The time limit of the listener holds for its own `accept` too, and tiny_http stops listening for
-/// good at the first `accept` that fails. So somebody connects more often than that: this thread,
-/// which thereby also notices when nobody accepts any more.
-fn beat(address: SocketAddr) {
-    let reachable = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    let target = SocketAddr::new(reachable, address.port());
-    loop {
-        if let Err(error) = TcpStream::connect_timeout(&target, limits::CONNECT_TIMEOUT) {
-            log::warn!("the API does not accept connections on {target}: {error}");
-        }
-        std::thread::sleep(limits::PULSE_INTERVAL);
-    }
-}
-
-/// Runs tiny_http on the listener, and again when its `accept` has failed. The port stays open
-/// throughout, because each server gets a copy of the same socket.
-fn keep_listening(shared: &Arc<Shared>, listener: &TcpListener) {
-    while !shared.stopping.load(Ordering::SeqCst) {
-        if let Err(error) = listen_once(shared, listener) {
-            log::error!("the listener failed and is built again: {error:#}");
-        }
-        std::thread::sleep(limits::LISTENER_RETRY);
-    }
-}
-
-/// One life of tiny_http's listener; returns when it has failed. Its front threads stay a while, for
-/// the connections that it has accepted.
-fn listen_once(shared: &Arc<Shared>, listener: &TcpListener) -> anyhow::Result<()> {
-    let server = Server::from_listener(listener.try_clone()?, None)
-        .map_err(|error| anyhow::anyhow!("build the server: {error}"))?;
-    let server = Arc::new(server);
-    let (failed, failure) = crossbeam_channel::bounded(FRONTS);
-    for index in 0..FRONTS {
-        let (shared, server, failed) = (Arc::clone(shared), Arc::clone(&server), failed.clone());
-        Builder::new()
-            .name(format!("http-front-{index}"))
-            .spawn(move || front(&shared, &server, &failed))?;
-    }
-    drop(failed);
-    // The first of them that meets the failure tells it.
-    let error: std::io::Error = match failure.recv() {
-        Ok(error) => error,
-        Err(_) => return Ok(()),
-    };
-    Err(error).context("accept")
-}
-
-/// Life of a front thread. After the failure of its listener it goes on until no request has come
-/// for longer than an idle connection lives.
-fn front(shared: &Shared, server: &Server, failed: &Sender<std::io::Error>) {
-    let mut retired = false;
-    while !shared.stopping.load(Ordering::SeqCst) {
-        match server.recv_timeout(limits::CLIENT_SILENCE + Duration::from_secs(1)) {
-            Ok(Some(request)) => {
-                shared.under_way.fetch_add(1, Ordering::SeqCst);
-                shared.receive(request);
-            }
-            Ok(None) if retired => return,
-            Ok(None) => {}
-            Err(error) => {
-                retired = true;
-                let _ = failed.try_send(error);
-            }
-        }
-    }
-}
-
 impl Shared {
-    /// Takes in one request: answers it, or hands it to a worker.
-    fn receive(&self, request: Request) {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Sorts one request; never waits for its client.
+    pub(super) fn receive(&self, request: Request) {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
         let language =
             header(&request, "Accept-Language").map_or(Language::Spanish, Language::preferred);
         let (route, id) = match self.admit(&request) {
             Ok(found) => found,
-            Err(problem) => return self.finish(request, problem.into_reply(language)),
+            Err(problem) => return self.hand_back(request, problem.into_reply(language)),
         };
+        let query = request
+            .url()
+            .split_once('?')
+            .map_or("", |(_, query)| query)
+            .to_string();
+        let deadline = Instant::now() + self.app.config.request_deadline;
         let req = Req {
             language,
-            deadline: Instant::now() + self.app.config.request_deadline,
+            deadline,
             id,
-            query: request
-                .url()
-                .split_once('?')
-                .map_or(String::new(), |(_, query)| query.to_string()),
+            query,
             body: Vec::new(),
         };
         if route.place == Place::Front {
             let reply = self.handle(route, &req);
-            return self.finish(request, reply);
+            return self.hand_back(request, reply);
         }
         if let Err(error) = self.work.try_send(Work {
             request,
@@ -220,7 +162,23 @@ impl Shared {
         }) {
             let (TrySendError::Full(work) | TrySendError::Disconnected(work)) = error;
             let reply = Problem::from(msg::OVERLOADED).into_reply(work.req.language);
-            self.finish(work.request, reply);
+            self.hand_back(work.request, reply);
+        }
+    }
+
+    /// Hands an answer to the threads that send it.
+    fn hand_back(&self, request: Request, reply: Reply) {
+        let queue = if has_unread_body(&request) {
+            &self.drain
+        } else {
+            &self.answer
+        };
+        if let Err(error) = queue.try_send((request, reply)) {
+            // Too many clients that neither read nor send. Waiting for them here would stop everyone.
+            let (TrySendError::Full((request, reply))
+            | TrySendError::Disconnected((request, reply))) = error;
+            self.leave_lying(request, &reply);
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -238,14 +196,21 @@ impl Shared {
         }
         let path = request.url().split('?').next().unwrap_or_default();
         let (route, id) = router::find(request.method().as_str(), path)?;
+        let caller = Caller {
+            address: request.remote_addr().map(SocketAddr::ip),
+            authorization: header(request, "Authorization"),
+            origin: header(request, "Origin"),
+            host: header(request, "Host"),
+            forwarded: FORWARDED.iter().any(|name| header(request, name).is_some()),
+        };
+        // Without a token nobody has said who may come here; with one there may be a proxy in front,
+        // with a name of its own.
+        let token = self.app.config.admin_token.as_ref();
+        if route.method != "GET" && token.is_none() && self.app.config.bind.is_loopback() {
+            access::check_host(&caller)?;
+        }
         if route.access == Access::Admin {
-            let caller = Caller {
-                address: request.remote_addr().map(SocketAddr::ip),
-                authorization: header(request, "Authorization"),
-                origin: header(request, "Origin"),
-                host: header(request, "Host"),
-            };
-            access::may_administer(self.app.config.admin_token.as_ref(), &caller)?;
+            access::may_administer(token, &caller)?;
         }
         Ok((route, id))
     }
@@ -260,14 +225,19 @@ impl Shared {
         if route.place == Place::WorkerWithBody {
             match read_body(&mut request, req.deadline) {
                 Ok(body) => req.body = body,
+                // The rest of the body is still to come, so this is not for a worker to end.
                 Err(problem) => {
-                    let reply = problem.into_reply(req.language);
-                    return self.finish(request, reply);
+                    self.under_way.fetch_add(1, Ordering::SeqCst);
+                    return self.hand_back(request, problem.into_reply(req.language));
                 }
             }
+        } else if has_unread_body(&request) {
+            let reply = self.handle(route, &req);
+            self.under_way.fetch_add(1, Ordering::SeqCst);
+            return self.hand_back(request, reply);
         }
         let reply = self.handle(route, &req);
-        self.finish(request, reply);
+        self.respond((request, reply));
     }
 
     fn handle(&self, route: &Route, req: &Req) -> Reply {
@@ -283,29 +253,75 @@ impl Shared {
         }
     }
 
-    /// Sends the answer. tiny_http reads what is left of a body before it goes on, which can take as
-    /// long as the client likes; so those requests are ended by a thread of their own.
-    fn finish(&self, request: Request, reply: Reply) {
-        let announced = request.body_length().unwrap_or(0);
-        let chunked = headers(&request, "Transfer-Encoding").next().is_some();
-        if announced > ABSURD_BODY_BYTES {
-            refuse_absurd(request, &reply);
-        } else if announced <= READ_AHEAD_BYTES && !chunked {
-            respond(request, reply);
-        } else if let Err(
-            TrySendError::Full((request, reply)) | TrySendError::Disconnected((request, reply)),
-        ) = self.drain.try_send((request, reply))
-        {
-            respond(request, reply);
-        }
-        self.under_way.fetch_sub(1, Ordering::SeqCst);
+    /// Sends an answer, and the rest of the connection is tiny_http's.
+    fn respond(&self, (request, reply): (Request, Reply)) {
+        // A client that has gone is no error of ours.
+        let _ = request.respond(response(&reply));
     }
+
+    /// Ends a request with a body that nobody read. What has been announced must be read before the
+    /// connection can go on, and tiny_http would do so without a limit in time or memory.
+    fn drain(&self, (mut request, reply): (Request, Reply)) {
+        let absurd = request
+            .body_length()
+            .is_some_and(|length| length > ABSURD_BODY_BYTES);
+        if absurd || !discard_body(&mut request) {
+            self.leave_lying(request, &reply);
+        } else {
+            self.respond((request, reply));
+        }
+    }
+
+    /// Answers a request whose connection cannot be brought to an end: tiny_http shows no way to close
+    /// it. What it holds of it is left alone for good, a little memory, a thread and two descriptors;
+    /// before that adds up, the process ends and is started again.
+    fn leave_lying(&self, request: Request, reply: &Reply) {
+        log::warn!(
+            "a request from {:?} is left lying: its body does not end",
+            request.remote_addr()
+        );
+        std::mem::forget(request.upgrade("none", response(reply)));
+        let left = self.left_lying.fetch_add(1, Ordering::SeqCst);
+        if left >= LEFT_LYING_MAX {
+            log::error!("{left} requests were left lying; the process ends");
+            crate::logging::flush(Duration::from_millis(500));
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Whether bytes of the body may still be on their way. tiny_http has read a short one by itself,
+/// unless its client waits to be told to go on.
+fn has_unread_body(request: &Request) -> bool {
+    let announced = request.body_length().unwrap_or(0);
+    let chunked = headers(request, "Transfer-Encoding").next().is_some();
+    let waits = header(request, "Expect").is_some();
+    announced > READ_AHEAD_BYTES || chunked || (announced > 0 && waits)
+}
+
+/// Reads what is left of a body and throws it away; returns whether it ended in time.
+fn discard_body(request: &mut Request) -> bool {
+    let deadline = Instant::now() + limits::DRAIN_PATIENCE;
+    let mut piece = [0; 16 * 1024];
+    let reader = request.as_reader();
+    while Instant::now() < deadline {
+        match reader.read(&mut piece) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // It broke, or it was silent past the limit of its socket: the connection is over.
+            Err(_) => return true,
+        }
+    }
+    false
 }
 
 /// The body of a request, as far as it may be read.
 fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<u8>, Problem> {
     let too_large = || Problem::new(msg::BODY_TOO_LARGE, limits::BODY_MAX_BYTES.to_string());
-    if let Some(kind) = header(request, "Content-Type") {
+    {
+        // A web page can send a request without a type to anywhere, unasked; one with this type it cannot.
+        let kind = header(request, "Content-Type").ok_or(Problem::from(msg::TYPE_UNSUPPORTED))?;
         let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
         let json = parts.next().is_some_and(|kind| kind == "application/json");
         let utf8 = parts.all(|part| {
@@ -322,7 +338,9 @@ fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<u8>, Proble
     }
     let mut body = Vec::with_capacity(announced.unwrap_or(0));
     let mut piece = [0; 4096];
-    let reader = request.as_reader();
+    // With `Connection: upgrade` tiny_http hands out the whole connection as the body.
+    let most = announced.unwrap_or(limits::BODY_MAX_BYTES + 1);
+    let mut reader = request.as_reader().take(most as u64);
     loop {
         if Instant::now() >= deadline {
             return Err(msg::BODY_INCOMPLETE.into());
@@ -341,32 +359,6 @@ fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<u8>, Proble
         Some(length) if body.len() < length => Err(msg::BODY_INCOMPLETE.into()),
         _ => Ok(body),
     }
-}
-
-/// Reads what is left of a chunked body, up to a bound. tiny_http leaves it on the connection, where it
-/// would be taken for the next request. A client that waits to be told to go on sends none.
-fn discard_chunks(request: &mut Request) {
-    let chunked = headers(request, "Transfer-Encoding").next().is_some();
-    if chunked && header(request, "Expect").is_none() {
-        let mut left = request.as_reader().take(ABSURD_BODY_BYTES as u64);
-        let _ = std::io::copy(&mut left, &mut std::io::sink());
-    }
-}
-
-fn respond(request: Request, reply: Reply) {
-    // A client that has gone is no error of ours.
-    let _ = request.respond(response(&reply));
-}
-
-/// Answers a request whose body must not be touched. Its connection cannot be used or closed after
-/// that, so what tiny_http holds of it is left alone for good: a little memory and a thread, against
-/// the whole process.
-fn refuse_absurd(request: Request, reply: &Reply) {
-    log::warn!(
-        "a request announced a body of {:?} bytes",
-        request.body_length()
-    );
-    std::mem::forget(request.upgrade("none", response(reply)));
 }
 
 fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {

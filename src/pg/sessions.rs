@@ -95,9 +95,10 @@ impl Sessions {
     ) -> Result<Call<T>, CallError> {
         let (reply_to, reply) = crossbeam_channel::bounded(1);
         let progress = Arc::new(AtomicU8::new(WAITING));
+        let life = Arc::clone(&self.life);
         let run = Box::new(move |session: Result<&mut Session, String>| {
             let result = match session {
-                Ok(session) => work(session).map_err(|error| classify(error, session)),
+                Ok(session) => work(session).map_err(|error| classify(error, session, &life)),
                 Err(cause) => Err(CallError::NotStarted(cause)),
             };
             // Nobody listens any more when the caller has given up.
@@ -128,7 +129,7 @@ impl Sessions {
         let call = self.submit(work)?;
         match call.reply.recv_timeout(patience) {
             Ok(result) => result,
-            Err(_) => Err(call.give_up(&format!("no answer within {} ms", patience.as_millis()))),
+            Err(_) => call.give_up(&format!("no answer within {} ms", patience.as_millis())),
         }
     }
 
@@ -145,29 +146,50 @@ impl<T> Call<T> {
         &self.reply
     }
 
-    /// Stops waiting. A call that no session has taken yet will not run; of one that has been taken
-    /// the outcome is unknown.
-    pub fn give_up(self, reason: &str) -> CallError {
+    /// Stops waiting. A reply that is there already counts; a call that no session has taken yet will
+    /// not run; of one that has been taken the outcome is unknown.
+    ///
+    /// # Errors
+    /// Those of the call, or one that says which of the two it is.
+    pub fn give_up(self, reason: &str) -> Result<T, CallError> {
+        if let Ok(reply) = self.reply.try_recv() {
+            return reply;
+        }
         match self
             .progress
             .compare_exchange(WAITING, ABANDONED, Ordering::SeqCst, Ordering::SeqCst)
         {
-            Ok(_) => CallError::NotStarted(reason.to_string()),
-            Err(_) => CallError::Unknown(reason.to_string()),
+            Ok(_) => Err(CallError::NotStarted(reason.to_string())),
+            Err(_) => Err(CallError::Unknown(reason.to_string())),
         }
     }
 }
 
 /// What a failed call means for its caller.
-fn classify(error: postgres::Error, session: &mut Session) -> CallError {
+fn classify(error: postgres::Error, session: &mut Session, life: &AtomicU64) -> CallError {
+    // The server rolled it back by itself, and it may well succeed when it is repeated.
+    let rolled_back = [
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::T_R_SERIALIZATION_FAILURE,
+    ];
+    if error.code().is_some_and(|code| rolled_back.contains(code)) {
+        return CallError::NotStarted(super::explain(&error));
+    }
+    // Whatever ended the connection: a shutdown, a crash, a time limit for idle sessions.
     let ending = [
         SqlState::ADMIN_SHUTDOWN,
         SqlState::CRASH_SHUTDOWN,
         SqlState::CANNOT_CONNECT_NOW,
     ];
-    let server_ends = error.code().is_some_and(|code| ending.contains(code));
-    if server_ends || (error.as_db_error().is_none() && session.is_closed()) {
+    if session.is_closed() || error.code().is_some_and(|code| ending.contains(code)) {
         session.discard();
+        // Its sisters of the same life have most likely ended with it.
+        let _ = life.compare_exchange(
+            session.life(),
+            session.life() + 1,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
         return CallError::Unknown(super::explain(&error));
     }
     CallError::Verdict(error)

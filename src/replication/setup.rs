@@ -3,7 +3,7 @@
 //! about it is decided by [`plan`], and only what is missing is made. A slot that is gone is never
 //! made anew, because what it held is lost and nobody would notice.
 
-use super::plan::{Found, Link, Subscription, literal, plan, statement};
+use super::plan::{Found, Link, Step, Subscription, literal, plan, statement};
 use crate::cluster::NodeId;
 use crate::config::{Config, PeerAddress};
 use crate::limits;
@@ -71,12 +71,15 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
         let connection = connection_string(config, link.from);
         let found = look(&reach, link)?;
         let steps = plan(link, &found, &connection).map_err(anyhow::Error::msg)?;
-        plans.push((link, connection, steps, found.subscription.is_none()));
+        plans.push((link, connection, steps));
     }
-    if plans.iter().all(|(.., new)| *new) {
-        check_equal(&reach)?;
+    // A new slot knows nothing of what was written before it.
+    let new = |step: &Step| matches!(step, Step::Create { create_slot: true });
+    let joins = plans.iter().any(|(_, _, steps)| steps.iter().any(new));
+    if joins {
+        wait_until_equal(&reach, Duration::ZERO)?;
     }
-    for (link, connection, steps, _) in plans {
+    for (link, connection, steps) in plans {
         for step in steps {
             let text = statement(step, link, &connection);
             reach.run(link.to, "change the subscription", move |session| {
@@ -89,6 +92,10 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
                 step.describe(link)
             ));
         }
+    }
+    if joins {
+        // Whatever was written between the comparison and the slots is on one master only.
+        wait_until_equal(&reach, limits::JOIN_PATIENCE)?;
     }
     Ok(done)
 }
@@ -308,29 +315,32 @@ fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
     })
 }
 
-/// A first link copies nothing, so the rows must be equal before it. Afterwards the replication
-/// keeps them so.
-fn check_equal(reach: &Reach) -> anyhow::Result<()> {
+/// A new link copies nothing, so the rows must be equal before it, and soon after it.
+fn wait_until_equal(reach: &Reach, patience: Duration) -> anyhow::Result<()> {
     let sum = |node: NodeId| {
         reach.run(node, "compare generos", |session| {
-            let row = session.client().query_one(
-                "SELECT count(*), coalesce(md5(string_agg(id_genero || '=' || genero, ',' ORDER BY id_genero)), '') \
-                 FROM public.generos",
-                &[],
-            )?;
+            let row = session
+                .client()
+                .query_one(include_str!("../../sql/sum.sql"), &[])?;
             Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, String>(1)?))
         })
     };
-    let (first, second) = (sum(NodeId::Master1)?, sum(NodeId::Master2)?);
-    if first != second {
-        bail!(
-            "generos differs ({} rows on master1, {} on master2) and joining the masters copies \
-             nothing; make the two equal first, for instance with pg_dump --data-only",
-            first.0,
-            second.0
-        );
+    let deadline = Instant::now() + patience;
+    loop {
+        let (first, second) = (sum(NodeId::Master1)?, sum(NodeId::Master2)?);
+        if first == second {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!(
+                "generos differs ({} rows on master1, {} on master2) and joining the masters copies \
+                 nothing; make the two equal first, for instance with pg_dump --data-only",
+                first.0,
+                second.0
+            );
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
-    Ok(())
 }
 
 /// How the subscriber reaches `from`, as a libpq connection string.
