@@ -2,8 +2,9 @@
 
 use super::layout::Ports;
 use crate::limits;
-use anyhow::bail;
-use std::net::{IpAddr, TcpListener};
+use anyhow::{Context, anyhow, bail};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 
 /// The manual's ports, with the API's as configured.
@@ -37,7 +38,8 @@ impl Claim {
 /// Claims each wanted port, or the next free one, and says so through `say`.
 ///
 /// # Errors
-/// When none of [`limits::PORTS_TRIED`] ports is free.
+/// When none of [`limits::PORTS_TRIED`] ports is free, or when a port cannot be had for another reason
+/// than that somebody has it, since then the next one cannot be had either.
 pub fn choose(wanted: Ports, bind: IpAddr, say: &mut dyn FnMut(&str)) -> anyhow::Result<Claim> {
     let mut held = Vec::new();
     let mut take = |name: &str, port: u16, address: IpAddr| {
@@ -51,10 +53,14 @@ pub fn choose(wanted: Ports, bind: IpAddr, say: &mut dyn FnMut(&str)) -> anyhow:
         ];
         let candidates = (port..=last).filter(|next| *next == port || !others.contains(next));
         for candidate in candidates {
-            let Ok(socket) = TcpListener::bind((address, candidate)) else {
-                continue;
-            };
-            held.push(socket);
+            match TcpListener::bind((address, candidate)) {
+                Ok(socket) => held.push(socket),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => continue,
+                Err(error) => {
+                    let at = SocketAddr::new(address, candidate);
+                    return Err(anyhow!(error).context(format!("{name} cannot listen on {at}")));
+                }
+            }
             if candidate != port {
                 say(&format!("port {port} is taken, so {name} uses {candidate}"));
             }
@@ -88,7 +94,8 @@ pub fn choose(wanted: Ports, bind: IpAddr, say: &mut dyn FnMut(&str)) -> anyhow:
 pub fn any() -> anyhow::Result<Claim> {
     let held: Vec<TcpListener> = (0..4)
         .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<_, _>>()
+        .context("find four free ports")?;
     let ports: Vec<u16> = held
         .iter()
         .map(|socket| Ok(socket.local_addr()?.port()))
@@ -136,5 +143,19 @@ mod tests {
         assert!(TcpListener::bind(("127.0.0.1", chosen.api)).is_err());
         claim.release(chosen.api);
         assert!(TcpListener::bind(("127.0.0.1", chosen.api)).is_ok());
+    }
+    #[test]
+    fn an_address_of_another_machine_is_an_error_and_no_taken_port() {
+        let free = any().expect("free ports").ports;
+        // This range is for documentation, and so no machine's.
+        let error = choose(free, [192, 0, 2, 1].into(), &mut |line| {
+            panic!("said {line}")
+        })
+        .err()
+        .expect("it cannot be listened on");
+        let told = format!("{error:#}");
+        let begin = format!("the API cannot listen on 192.0.2.1:{}: ", free.api);
+        assert!(told.starts_with(&begin), "{told}");
+        assert!(told.contains("assign requested address"), "{told}");
     }
 }
