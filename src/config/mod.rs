@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 use url::Url;
-use variables::variable;
+use variables::{is_log_filter, variable};
 
 /// Whether ids are drawn from the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +151,7 @@ impl Config {
             check.url("MASTER1_URL", POSTGRES),
             check.url("MASTER2_URL", POSTGRES),
         ];
+        check.two_masters(&masters);
         let redis_url = check.url("REDIS_URL", &["redis", "rediss"]);
         let peers = NodeId::BOTH.map(|node| check.peer_address(node, &masters[node.index()]));
         let config = Config {
@@ -163,17 +164,13 @@ impl Config {
             pool_size: check.number("POOL_SIZE", 1, 128) as u32,
             probe_interval: Duration::from_millis(check.number("PROBE_INTERVAL_MS", 20, 10_000)),
             silence_deadline_ms: check.silence_deadline(),
-            request_deadline: Duration::from_millis(check.number(
-                "REQUEST_DEADLINE_MS",
-                500,
-                60_000,
-            )),
+            request_deadline: Duration::from_millis(check.request_deadline()),
             replication_password: Secret(check.text("REPLICATION_PASSWORD")),
             peer_addresses: peers,
             data: check.optional("IMDB_HA_DATA"),
             home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
             pg_bin: check.optional("PG_BIN"),
-            log_filter: check.text("RUST_LOG"),
+            log_filter: check.log_filter(),
             masters,
         };
         match check.invalid.is_empty() {
@@ -282,6 +279,32 @@ impl Check<'_> {
         SecretUrl(url)
     }
 
+    /// One database under both names would be replicated to itself, and no failover would help.
+    fn two_masters(&mut self, masters: &[SecretUrl; 2]) {
+        let [first, second] = masters;
+        let same = first.address().eq_ignore_ascii_case(&second.address())
+            && first.database() == second.database();
+        // A URL that cannot be used stands here as its default.
+        if same && self.invalid.is_empty() {
+            self.complain(
+                "MASTER2_URL",
+                format!("is the same database as MASTER1_URL ({first:?})"),
+            );
+        }
+    }
+
+    fn log_filter(&mut self) -> String {
+        let text = self.text("RUST_LOG");
+        if !is_log_filter(&text) {
+            self.complain(
+                "RUST_LOG",
+                "must be a level (off, error, warn, info, debug, trace), module=level or module, \
+                 or several of them with commas between",
+            );
+        }
+        text
+    }
+
     fn peer_address(&mut self, node: NodeId, master: &SecretUrl) -> PeerAddress {
         let name = match node {
             NodeId::Master1 => "MASTER1_PEER_ADDRESS",
@@ -342,6 +365,12 @@ impl Check<'_> {
                 UseSequence::Auto
             }
         }
+    }
+
+    /// A handover may hold a write for as long as it lasts, and the write needs its time after that.
+    fn request_deadline(&mut self) -> u64 {
+        let least = limits::HANDOVER_DEADLINE_MS + 1_000;
+        self.number("REQUEST_DEADLINE_MS", least, 60_000)
     }
 
     fn silence_deadline(&mut self) -> u64 {
@@ -439,5 +468,50 @@ mod tests {
             }
         );
         assert!(check(&[("MASTER1_PEER_ADDRESS", "nowhere")]).is_err());
+    }
+    #[test]
+    fn the_same_database_as_both_masters_is_refused() {
+        let one = "postgresql://root:hunter2@DB.example/imdb";
+        let same = "postgresql://other:hunter2@db.example:5432/imdb";
+        let error = check(&[("MASTER1_URL", one), ("MASTER2_URL", same)]).expect_err("one master");
+        assert_eq!(
+            error.to_string(),
+            "MASTER2_URL: is the same database as MASTER1_URL (postgresql://root:***@DB.example/imdb) \
+             (got postgresql://other:***@db.example:5432/imdb)"
+        );
+        for other in [
+            "postgresql://root@db.example:5433/imdb",
+            "postgresql://root@db.example/imdb2",
+            "postgresql://root@db2.example/imdb",
+        ] {
+            check(&[("MASTER1_URL", one), ("MASTER2_URL", other)]).expect("two masters");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_and_the_shortest_deadline_are_checked() {
+        for right in [
+            "info",
+            "OFF",
+            "warn,imdb_ha::pg=debug",
+            "imdb_ha",
+            "error, imdb_ha=trace",
+        ] {
+            check(&[("RUST_LOG", right)]).expect(right);
+        }
+        for wrong in [
+            "imdb_ha=loud",
+            "=info",
+            "info,",
+            "a b",
+            "info;warn",
+            "a=b=info",
+        ] {
+            let error = check(&[("RUST_LOG", wrong)]).expect_err(wrong);
+            assert_eq!(error.0[0].name, "RUST_LOG");
+        }
+        check(&[("REQUEST_DEADLINE_MS", "3000")]).expect("the least");
+        let error = check(&[("REQUEST_DEADLINE_MS", "2999")]).expect_err("too short");
+        assert!(error.to_string().contains("from 3000 to 60000"), "{error}");
     }
 }

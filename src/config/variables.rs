@@ -43,13 +43,13 @@ pub const VARIABLES: &[Variable] = &[
     open("POOL_SIZE", "8", "connections to each master, 1 to 128"),
     open("PROBE_INTERVAL_MS", "200", "time between two questions to a master, 20 to 10000"),
     open("SILENCE_DEADLINE_MS", "1000", "a master silent for longer is down, 200 to 60000"),
-    open("REQUEST_DEADLINE_MS", "8000", "a request is answered within this time, 500 to 60000"),
+    open("REQUEST_DEADLINE_MS", "8000", "a request is answered within this time, 3000 to 60000"),
     secret("REPLICATION_PASSWORD", "repl_pass", "password of the role replicator, with which the masters reach each other"),
     open("MASTER1_PEER_ADDRESS", "", "host:port at which master2 reaches master1; by default that of MASTER1_URL"),
     open("MASTER2_PEER_ADDRESS", "", "host:port at which master1 reaches master2; by default that of MASTER2_URL"),
     open("IMDB_HA_DATA", "", "folder of the local cluster; by default /var/lib/imdb-ha for root, else ~/.local/state/imdb-ha"),
     open("PG_BIN", "", "folder of PostgreSQL's programs; by default the newest under /usr/lib/postgresql"),
-    open("RUST_LOG", "info", "what is logged: error, warn, info, debug or trace"),
+    open("RUST_LOG", "info", "what is logged: off, error, warn, info, debug or trace; or module=level, several with commas between"),
 ];
 
 /// The flag of a variable: `PROBE_INTERVAL_MS` is `--probe-interval-ms`, `IMDB_HA_DATA` is `--data`.
@@ -87,4 +87,28 @@ pub(super) fn variable(name: &'static str) -> &'static Variable {
         .iter()
         .find(|variable| variable.name == name)
         .expect("every name read is in the table")
+}
+
+/// Whether every part of a log filter is `level`, `module=level` or `module`. The logger itself would
+/// only print a warning about a part that it does not understand, and then log less than was asked for.
+pub(super) fn is_log_filter(text: &str) -> bool {
+    let is_level = |word: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"]
+            .iter()
+            .any(|level| level.eq_ignore_ascii_case(word))
+    };
+    let is_module = |word: &str| {
+        word.split("::").all(|name| {
+            !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        })
+    };
+    text.split(',')
+        .map(str::trim)
+        .all(|part| match part.split_once('=') {
+            Some((module, level)) => is_module(module) && is_level(level),
+            None => is_module(part),
+        })
 }
