@@ -328,3 +328,79 @@ fn commands_that_make_no_sense_say_why() {
         .expect("run");
     assert!(completions.status.success() && said(&completions).contains("--silence-deadline-ms"));
 }
+
+/// Docker gives root no right to trace processes, and so no look at the working folders of others.
+#[test]
+fn root_that_may_not_trace_finds_the_masters_and_stops_them() {
+    let id = Command::new("id").arg("-u").output().expect("run id");
+    if id.stdout != b"0\n" {
+        return; // Who runs the masters as himself needs no such right.
+    }
+    let untraced = |arguments: &[&str]| {
+        let mut command = clean_command_named("setpriv");
+        command
+            .args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"])
+            .arg(BINARY)
+            .args(arguments);
+        command
+    };
+    let mut up = untraced(&["local", "up", "--ephemeral", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start");
+    let mut line = String::new();
+    let mut stdout = BufReader::new(up.stdout.take().expect("piped"));
+    stdout.read_line(&mut line).expect("its state");
+    let status: Value = serde_json::from_str(&line).expect("JSON");
+    let data = status["data"].as_str().expect("a folder").to_string();
+    let masters = ["master1", "master2"].map(|node| status["masters"][node].clone());
+    assert!(
+        masters
+            .iter()
+            .all(|master| master["state"] == "up" && lives(&master["pid"])),
+        "{line}"
+    );
+    let killed = untraced(&["local", "kill", "master2"])
+        .env("IMDB_HA_DATA", &data)
+        .output()
+        .expect("run setpriv");
+    assert!(killed.status.success(), "{}", said(&killed));
+    assert!(!lives(&masters[1]["pid"]));
+    drop(up.stdin.take());
+    assert!(up.wait().expect("its end").success());
+    assert!(!lives(&masters[0]["pid"]) && !std::path::Path::new(&data).exists());
+}
+
+#[test]
+fn a_server_that_may_be_the_one_of_the_folder_keeps_its_lock_file() {
+    let cluster = Cluster::start();
+    cluster.local(&["kill", "master1"]);
+    // A process that is called postgres and does not say which folder it serves; it waits for a line.
+    let program = format!("{}/postgres", cluster.data);
+    std::os::unix::fs::symlink("/bin/sh", &program).expect("a link");
+    let mut other = Command::new(&program)
+        .args(["-c", "read line"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("start it");
+    let lock = format!("{}/master1/postmaster.pid", cluster.data);
+    std::fs::write(&lock, format!("{}\n", other.id())).expect("write the lock file");
+    wait_until("it runs under its name", || {
+        cluster.server_state("master1") == "unknown"
+    });
+    for action in ["start", "kill", "stop"] {
+        let output = cluster.run(&["local", action, "master1"]);
+        assert!(
+            !output.status.success()
+                && said(&output).contains("does not show which folder it serves"),
+            "{action}: {}",
+            said(&output)
+        );
+    }
+    assert!(std::path::Path::new(&lock).exists());
+    other.kill().expect("end it");
+    other.wait().expect("its end");
+    cluster.local(&["start", "master1"]);
+}

@@ -8,7 +8,9 @@ use crate::limits;
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use serde::Serialize;
+use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -40,6 +42,8 @@ pub enum ServerState {
     Starting,
     Frozen,
     Down,
+    /// What its files and processes tell cannot be read or understood.
+    Unknown,
 }
 
 impl ServerState {
@@ -49,8 +53,36 @@ impl ServerState {
             ServerState::Starting => "starting",
             ServerState::Frozen => "frozen",
             ServerState::Down => "down",
+            ServerState::Unknown => "unknown",
         }
     }
+}
+
+/// Who has the process id that stands in the file `postmaster.pid` of a data folder.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody, or a process that is certainly not the server of this folder.
+    NotTheServer,
+    Server(Process),
+    /// Why it cannot be told.
+    Unclear(String),
+}
+
+/// Tells by a command line whether it is that of the server of `data`, as pg_ctl starts one; nothing
+/// when it is a server's and does not say of which folder.
+fn serves(arguments: &[OsString], data: &Path) -> Option<bool> {
+    let (program, rest) = arguments.split_first()?;
+    // The children of a server call themselves `postgres: ...`.
+    if Path::new(program).file_name()? != "postgres" {
+        return Some(false);
+    }
+    let at = rest.iter().position(|argument| argument == "-D")?;
+    let folder = Path::new(rest.get(at + 1)?);
+    if folder.is_relative() {
+        return None;
+    }
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    Some(folder == data || real(folder) == real(data))
 }
 
 /// PostgreSQL's programs.
@@ -226,7 +258,7 @@ impl Master {
                 process.pid
             );
         }
-        self.remove_stale_locks(port);
+        self.remove_stale_locks(port)?;
         self.configure(port)?;
         let deadline = Instant::now() + limits::SERVER_START;
         loop {
@@ -255,14 +287,31 @@ impl Master {
     }
 
     /// A killed server leaves its lock files, and PostgreSQL believes them for as long as any process
-    /// has the id in them, a zombie that nobody has reaped yet included. No process works in this
-    /// folder, and should one still hold its shared memory, PostgreSQL notices that without a file.
-    fn remove_stale_locks(&self, port: u16) {
+    /// has the id in them, a zombie that nobody has reaped yet included. They are removed unless that
+    /// process may be the server; one that only holds its shared memory PostgreSQL notices by itself.
+    fn remove_stale_locks(&self, port: u16) -> anyhow::Result<()> {
+        // A process that is ending has no command line for a moment.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while let Holder::Unclear(why) = self.holder() {
+            if Instant::now() >= deadline {
+                bail!(
+                    "start {}: {why}; end that server, or remove the file if it is another's",
+                    self.node
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let socket = self.run.join(format!(".s.PGSQL.{port}"));
         let of_socket = self.run.join(format!(".s.PGSQL.{port}.lock"));
         for path in [self.data.join("postmaster.pid"), of_socket, socket] {
-            let _ = fs::remove_file(path);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", path.display()));
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// The end of the newer of the two places where a server says why it does not start: what it
@@ -281,19 +330,47 @@ impl Master {
         lines[lines.len().saturating_sub(5)..].join(" | ")
     }
 
-    /// The postmaster, if it lives. The id in its file counts only for a process that works in its
-    /// data folder.
+    /// Who has the id in its file. An id alone proves nothing: it may be somebody else's by now.
+    pub fn holder(&self) -> Holder {
+        let path = self.data.join("postmaster.pid");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Holder::NotTheServer,
+            Err(error) => return Holder::Unclear(format!("read {}: {error}", path.display())),
+        };
+        let id = text
+            .lines()
+            .next()
+            .and_then(|line| line.trim().parse().ok());
+        let Some(process) = id.and_then(Process::with_id) else {
+            return Holder::NotTheServer;
+        };
+        match serves(&process.command_line(), &self.data) {
+            Some(true) => Holder::Server(process),
+            Some(false) => Holder::NotTheServer,
+            None if process.name().is_none_or(|name| name != "postgres") => Holder::NotTheServer,
+            None => Holder::Unclear(format!(
+                "{} names process {}, a PostgreSQL server that does not show which folder it serves",
+                path.display(),
+                process.pid
+            )),
+        }
+    }
+
+    /// The postmaster, if it lives.
     pub fn process(&self) -> Option<Process> {
-        let text = fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
-        let process = Process::with_id(text.lines().next()?.trim().parse().ok()?)?;
-        let data = fs::canonicalize(&self.data).ok()?;
-        (process.folder()? == data).then_some(process)
+        match self.holder() {
+            Holder::Server(process) => Some(process),
+            _ => None,
+        }
     }
 
     /// What it is doing.
     pub fn state(&self) -> ServerState {
-        let Some(process) = self.process() else {
-            return ServerState::Down;
+        let process = match self.holder() {
+            Holder::Server(process) => process,
+            Holder::NotTheServer => return ServerState::Down,
+            Holder::Unclear(_) => return ServerState::Unknown,
         };
         if process.is_frozen() {
             return ServerState::Frozen;
@@ -306,31 +383,43 @@ impl Master {
     }
 
     /// Stops it: in order if it can be, at once if it must be. A frozen server is thawed first.
-    pub fn stop(&self) {
-        let Some(process) = self.process() else {
-            return;
+    ///
+    /// # Errors
+    /// When it is there still, or when it cannot be told whether it is.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        let process = match self.holder() {
+            Holder::Server(process) => process,
+            Holder::NotTheServer => return Ok(()),
+            Holder::Unclear(why) => bail!("stop {}: {why}", self.node),
         };
         process::thaw_family(process);
         process.signal(Signal::SIGINT);
         if process.wait_gone(limits::SERVER_STOP_FAST) {
-            return;
+            return Ok(());
         }
         process.signal(Signal::SIGQUIT);
-        if !process.wait_gone(limits::SERVER_STOP_IMMEDIATE) {
-            self.kill();
+        match process.wait_gone(limits::SERVER_STOP_IMMEDIATE) {
+            true => Ok(()),
+            false => self.kill(),
         }
     }
 
     /// SIGKILL to the whole server. Its few bytes of System V shared memory, which mark the data
     /// folder as taken, are removed too, because nobody else would if it is not started again.
-    pub fn kill(&self) {
+    ///
+    /// # Errors
+    /// When it is there still.
+    pub fn kill(&self) -> anyhow::Result<()> {
         let Some(process) = self.process() else {
-            return;
+            return Ok(());
         };
         let marker = fs::read_to_string(self.data.join("postmaster.pid"))
             .ok()
             .and_then(|text| Some(text.lines().nth(6)?.split_whitespace().nth(1)?.to_string()));
         process::kill_family(process);
+        if process.lives() {
+            bail!("kill {}: process {} lives on", self.node, process.pid);
+        }
         if let Some(segment) = marker {
             let mut command = Command::new("ipcrm");
             command
@@ -338,5 +427,29 @@ impl Master {
                 .stdout(std::process::Stdio::null());
             let _ = command.stderr(std::process::Stdio::null()).status();
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_known_by_its_command_line() {
+        let of = |line: &str| {
+            let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            serves(&arguments, Path::new("/data/master1"))
+        };
+        let program = "/usr/lib/postgresql/17/bin/postgres";
+        assert_eq!(of(&format!("{program} -D /data/master1")), Some(true));
+        assert_eq!(of(&format!("{program} -F -D /data/master1 -i")), Some(true));
+        assert_eq!(of(&format!("{program} -D /data/master2")), Some(false));
+        assert_eq!(of("postgres: master1: checkpointer"), Some(false));
+        assert_eq!(of("/usr/bin/vi -D /data/master1"), Some(false));
+        // It may have been started by hand, with the folder in its environment.
+        assert_eq!(of(program), None);
+        assert_eq!(of("postgres -D master1"), None);
+        assert_eq!(of(""), None);
     }
 }

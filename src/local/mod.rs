@@ -15,7 +15,7 @@ use crate::limits;
 use crate::output;
 use anyhow::{Context, bail};
 use layout::{Layout, Owner, State};
-use master::{DATABASE, Master, Programs, ServerState};
+use master::{DATABASE, Holder, Master, Programs, ServerState};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -46,8 +46,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
                 master,
                 &[ServerState::Up, ServerState::Starting, ServerState::Frozen],
             )?;
-            master.stop();
-            Ok(())
+            master.stop()
         }),
         Local::Start { node } => on_master(config, node.id(), "started", |master, state| {
             let programs = Programs::find(config.pg_bin.as_deref())?;
@@ -58,8 +57,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
                 master,
                 &[ServerState::Up, ServerState::Starting, ServerState::Frozen],
             )?;
-            master.kill();
-            Ok(())
+            master.kill()
         }),
         Local::Freeze { node } => on_master(config, node.id(), "frozen", |master, _| {
             require(master, &[ServerState::Up, ServerState::Starting])?;
@@ -93,6 +91,9 @@ fn on_master(
 }
 
 fn require(master: &Master, states: &[ServerState]) -> anyhow::Result<()> {
+    if let Holder::Unclear(why) = master.holder() {
+        bail!("{}: {why}", master.node);
+    }
     let state = master.state();
     if !states.contains(&state) {
         bail!("{} is {}", master.node, state.name());
@@ -111,20 +112,35 @@ fn running(layout: &Layout) -> anyhow::Result<State> {
 
 /// Stops everything that a state names: the API first, so that nothing asks the masters any more,
 /// then both masters and Redis side by side.
-fn stop(layout: &Layout, state: &State) {
+///
+/// # Errors
+/// What is there still. Its data must not be removed then, nor the state forgotten.
+fn stop(layout: &Layout, state: &State) -> anyhow::Result<()> {
     if let Some(api) = state.api {
         end(api, limits::API_STOP);
     }
-    std::thread::scope(|scope| {
-        if let Ok(owner) = Owner::find() {
-            for node in NodeId::BOTH {
-                scope.spawn(move || Master::new(layout, node, owner).stop());
-            }
-        }
+    let owner = Owner::find()?;
+    let mut left = std::thread::scope(|scope| {
+        let masters =
+            NodeId::BOTH.map(|node| scope.spawn(move || Master::new(layout, node, owner).stop()));
         if let Some(redis) = state.redis {
-            scope.spawn(move || end(redis, limits::API_STOP));
+            end(redis, limits::API_STOP);
         }
+        let outcomes = masters.map(|thread| match thread.join() {
+            Ok(outcome) => outcome.err().map(|error| format!("{error:#}")),
+            Err(_) => Some("stopping a master panicked".to_string()),
+        });
+        outcomes.into_iter().flatten().collect::<Vec<String>>()
     });
+    for (name, process) in [("the API", state.api), ("redis", state.redis)] {
+        if let Some(process) = process.filter(|process| process.lives()) {
+            left.push(format!("stop {name}: process {} lives on", process.pid));
+        }
+    }
+    match left.is_empty() {
+        true => Ok(()),
+        false => bail!("{}", left.join("; ")),
+    }
 }
 
 /// SIGTERM, and SIGKILL when that is not enough.
@@ -152,7 +168,7 @@ fn down(config: &Config) -> anyhow::Result<ExitCode> {
     // Whatever is left: of an `up` that was killed, or that got stuck.
     if let Some(left) = layout.state()? {
         left.up.signal(Signal::SIGKILL);
-        stop(&layout, &left);
+        stop(&layout, &left)?;
         layout.remove_state();
     }
     output::print(format_args!(

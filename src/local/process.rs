@@ -5,8 +5,9 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, Instant};
 
 /// One process, for as long as it lives.
@@ -19,6 +20,7 @@ pub struct Process {
 
 /// What /proc says of a process.
 struct Stat {
+    name: String,
     state: char,
     parent: i32,
     started: u64,
@@ -28,8 +30,10 @@ struct Stat {
 /// counted from the last one.
 fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_whitespace().collect();
+    let (name, fields) = text.split_once('(')?.1.rsplit_once(')')?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
     Some(Stat {
+        name: name.to_string(),
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
@@ -64,10 +68,22 @@ impl Process {
         self.stat().is_some_and(|stat| stat.state == 'T')
     }
 
-    /// Its working folder.
-    pub fn folder(self) -> Option<PathBuf> {
-        self.stat()?;
-        fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
+    /// The name of its program, as the kernel has it.
+    pub fn name(self) -> Option<String> {
+        Some(self.stat()?.name)
+    }
+
+    /// Its program and arguments; none while it starts or ends. Unlike its working folder, which only
+    /// whoever may trace it is told, everybody may read them.
+    pub fn command_line(self) -> Vec<OsString> {
+        let text = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        if !self.lives() {
+            return Vec::new();
+        }
+        text.split(|byte| *byte == 0)
+            .map(|part| OsString::from_vec(part.to_vec()))
+            .filter(|part| !part.is_empty())
+            .collect()
     }
 
     /// Sends a signal; one that is gone already needs none.

@@ -6,7 +6,7 @@ use super::master::{DATABASE, Master, Programs};
 use super::ports::{self, Claim};
 use super::process::Process;
 use super::services::{follow, is_healthy, make_database, say, start_api, start_redis};
-use super::stop;
+use super::{end, stop};
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
 use crate::limits;
@@ -53,22 +53,21 @@ pub fn run(config: &Config, values: &Values, options: &Options) -> anyhow::Resul
         follow: None,
     };
     let outcome = up.start().and_then(|state| up.watch(state));
-    if let Ok(Some(state)) = up.layout.state() {
-        say("stopping");
-        stop(&up.layout, &state);
-        say("stopped");
+    let ended = up.end();
+    if let Err(error) = &ended {
+        let root = up.layout.root.display();
+        say(&format!(
+            "not everything stopped, so {root} stays: {error:#}"
+        ));
     }
-    up.reap();
-    up.layout.remove_state();
     drop(lock);
-    if options.ephemeral {
+    if options.ephemeral && ended.is_ok() {
         let root = &up.layout.root;
         fs::remove_dir_all(root).with_context(|| format!("remove {}", root.display()))?;
     }
     match outcome {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.is::<Interrupted>() => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
+        Err(error) if !error.is::<Interrupted>() => Err(error),
+        _ => ended.map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -149,7 +148,7 @@ impl Up<'_> {
         owner.make_folder(&self.layout.redis())?;
         if let Some(old) = self.layout.state()? {
             say("the last start here was not stopped; stopping what it left");
-            stop(&self.layout, &old);
+            stop(&self.layout, &old)?;
         }
         let claim = match self.options.ephemeral {
             true => ports::any()?,
@@ -331,11 +330,32 @@ impl Up<'_> {
         }
     }
 
-    /// Collects what ended, so that nothing is left as a zombie.
+    /// Stops everything, and forgets it once it is gone. The data of a server that lives must stay.
+    fn end(&mut self) -> anyhow::Result<()> {
+        let stopped = match self.layout.state() {
+            Ok(Some(state)) => {
+                say("stopping");
+                stop(&self.layout, &state).inspect(|()| say("stopped"))
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.reap();
+        stopped.inspect(|()| self.layout.remove_state())
+    }
+
+    /// Collects what ended, so that nothing is left as a zombie. A child that the state on the disk
+    /// does not name, because it could not be written, still runs and is ended here.
     fn reap(&mut self) {
         self.follow = None;
         for child in [&mut self.api, &mut self.redis].into_iter().flatten() {
-            let _ = child.wait();
+            // The id of one that was collected before may be another process's by now.
+            if let Ok(None) = child.try_wait() {
+                Process::with_id(child.id() as i32)
+                    .into_iter()
+                    .for_each(|process| end(process, limits::API_STOP));
+                let _ = child.try_wait();
+            }
         }
     }
 }
