@@ -1,6 +1,6 @@
 //! One PostgreSQL server on this machine: made, started, stopped, killed, frozen.
 
-use super::layout::{Layout, Owner};
+use super::layout::{Layout, Owner, Programs};
 use super::process::{self, Process};
 use crate::cluster::NodeId;
 use crate::config::SecretUrl;
@@ -21,9 +21,6 @@ const USER: &str = "root";
 const PASSWORD: &str = "root";
 /// The manual's database.
 pub const DATABASE: &str = "bases2-db";
-
-/// The oldest PostgreSQL that knows `origin = none`.
-const OLDEST_POSTGRES: u32 = 16;
 
 /// A master of the local cluster.
 #[derive(Clone, Debug)]
@@ -83,53 +80,6 @@ fn serves(arguments: &[OsString], data: &Path) -> Option<bool> {
     }
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     Some(folder == data || real(folder) == real(data))
-}
-
-/// PostgreSQL's programs.
-#[derive(Clone, Debug)]
-pub struct Programs(PathBuf);
-
-impl Programs {
-    /// The named folder, or the newest installed version.
-    ///
-    /// # Errors
-    /// When there is no PostgreSQL that is new enough.
-    pub fn find(named: Option<&str>) -> anyhow::Result<Programs> {
-        if let Some(folder) = named {
-            if !Path::new(folder).join("pg_ctl").exists() {
-                bail!("PG_BIN: there is no pg_ctl in it (got {folder:?})");
-            }
-            return Ok(Programs(PathBuf::from(folder)));
-        }
-        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-        let newest = versions
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-            .filter(|version| *version >= OLDEST_POSTGRES)
-            .filter(|version| {
-                Path::new(&format!("/usr/lib/postgresql/{version}/bin/pg_ctl")).exists()
-            })
-            .max();
-        match newest {
-            Some(version) => Ok(Programs(PathBuf::from(format!(
-                "/usr/lib/postgresql/{version}/bin"
-            )))),
-            None => bail!(
-                "no PostgreSQL {OLDEST_POSTGRES} or newer under /usr/lib/postgresql; run \
-                 scripts/install.sh, or set PG_BIN to the folder of its programs"
-            ),
-        }
-    }
-
-    fn command(&self, name: &str, owner: Owner) -> Command {
-        let mut command = Command::new(self.0.join(name));
-        // Nothing of our own environment is the servers' business, least of all a password in it.
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("LC_ALL", "C.UTF-8");
-        owner.apply(&mut command);
-        command
-    }
 }
 
 /// Runs a command to its end and keeps what it said for the error.

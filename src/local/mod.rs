@@ -14,8 +14,8 @@ use crate::config::{self, Config, Values};
 use crate::limits;
 use crate::output;
 use anyhow::{Context, bail};
-use layout::{Layout, Owner, State};
-use master::{DATABASE, Holder, Master, Programs, ServerState};
+use layout::{Layout, Owner, Programs, State};
+use master::{DATABASE, Holder, Master, ServerState};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -49,7 +49,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
             master.stop()
         }),
         Local::Start { node } => on_master(config, node.id(), "started", |master, state| {
-            let programs = Programs::find(config.pg_bin.as_deref())?;
+            let programs = Programs::find(config.pg_bin.as_deref(), &master.data)?;
             master.start(&programs, state.ports.masters[master.node.index()])
         }),
         Local::Kill { node } => on_master(config, node.id(), "killed", |master, _| {

@@ -1,8 +1,8 @@
 //! `imdb-ha local up`: starts everything in order, says one line per event, and stops everything that
 //! it started when it is told to.
 
-use super::layout::{Layout, Owner, Ports, State};
-use super::master::{DATABASE, Master, Programs};
+use super::layout::{Layout, Owner, Ports, Programs, State};
+use super::master::{DATABASE, Master};
 use super::ports::{self, Claim};
 use super::process::Process;
 use super::services::{follow, is_healthy, make_database, say, start_api, start_redis};
@@ -142,7 +142,9 @@ impl Up<'_> {
     fn start(&mut self) -> anyhow::Result<State> {
         let began = Instant::now();
         let owner = Owner::find()?;
-        let programs = Programs::find(self.config.pg_bin.as_deref())?;
+        let [first, second] = NodeId::BOTH
+            .map(|node| Programs::find(self.config.pg_bin.as_deref(), &self.layout.master(node)));
+        let programs = [first?, second?];
         owner.check_reach(&self.layout.root)?;
         owner.make_folder(&self.layout.run())?;
         owner.make_folder(&self.layout.redis())?;
@@ -216,12 +218,13 @@ impl Up<'_> {
     fn start_masters(
         &self,
         owner: Owner,
-        programs: &Programs,
+        programs: &[Programs; 2],
         claim: &Claim,
     ) -> anyhow::Result<()> {
         let durable = !self.options.ephemeral;
         let start = |node: NodeId| -> anyhow::Result<()> {
             let master = Master::new(&self.layout, node, owner);
+            let programs = &programs[node.index()];
             if !master.exists() {
                 say(&format!("{node}: making {}", master.data.display()));
                 master.create(programs, durable)?;
