@@ -156,6 +156,9 @@ pub const REPEATED_ERROR: Duration = Duration::from_secs(30);
 /// A started PostgreSQL must accept connections within this time, crash recovery included.
 pub const SERVER_START: Duration = Duration::from_secs(60);
 
+/// Time to make a data folder: a second or two, and more on a disk where each sync is slow.
+pub const SERVER_MAKE: Duration = Duration::from_secs(60);
+
 /// Fast shutdown, then immediate shutdown; after both the server is killed. Together with
 /// [`API_STOP`] they stay under the 10 s in which `local down` must be done.
 pub const SERVER_STOP_FAST: Duration = Duration::from_secs(4);

@@ -404,3 +404,54 @@ fn a_server_that_may_be_the_one_of_the_folder_keeps_its_lock_file() {
     other.wait().expect("its end");
     cluster.local(&["start", "master1"]);
 }
+
+/// pg_ctl waits up to a minute for a server that recovers from a crash.
+#[test]
+fn a_signal_stops_a_start_that_waits_for_a_master() {
+    let home = Home::new("slow");
+    let ready = home.run(&["local", "up", "--detach", "--port", "5070"]);
+    assert!(ready.status.success(), "{}", said(&ready));
+    let server = home.status()["masters"]["master1"]["pid"].to_string();
+    let program = std::fs::read(format!("/proc/{server}/cmdline")).expect("its command line");
+    let program = String::from_utf8_lossy(&program);
+    let program = program.split('\0').next().expect("a program");
+    let programs = std::path::Path::new(program).parent().expect("a folder");
+    assert!(home.run(&["local", "down"]).status.success());
+
+    // These programs start the server and go on waiting.
+    let slow = home.0.join("programs");
+    std::fs::create_dir(&slow).expect("a folder");
+    let script = format!(
+        "#!/bin/sh\n{}/pg_ctl \"$@\"\nexec sleep 50\n",
+        programs.display()
+    );
+    std::fs::write(slow.join("pg_ctl"), script).expect("a script");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(slow.join("pg_ctl"), mode).expect("make it a program");
+    let mut up = home
+        .command(&["local", "up", "--port", "5070"])
+        .env("PG_BIN", &slow)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start");
+    let state_of = |status: &Value, node: &str| status["masters"][node]["state"] == "up";
+    wait_until("both masters are up", || {
+        let output = home.run(&["local", "status", "--json"]);
+        serde_json::from_slice::<Value>(&output.stdout)
+            .is_ok_and(|status| state_of(&status, "master1") && state_of(&status, "master2"))
+    });
+    let status = home.status();
+    let began = Instant::now();
+    let sent = Command::new("kill").arg(up.id().to_string()).status();
+    assert!(sent.expect("kill").success());
+    assert!(up.wait().expect("its end").success());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    for node in ["master1", "master2"] {
+        assert!(!lives(&status["masters"][node]["pid"]), "{node} lives");
+    }
+}

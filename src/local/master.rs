@@ -1,7 +1,7 @@
 //! One PostgreSQL server on this machine: made, started, stopped, killed, frozen.
 
 use super::layout::{Layout, Owner, Programs};
-use super::process::{self, Process};
+use super::process::{self, Bound, Process};
 use crate::cluster::NodeId;
 use crate::config::SecretUrl;
 use crate::limits;
@@ -82,28 +82,6 @@ fn serves(arguments: &[OsString], data: &Path) -> Option<bool> {
     Some(folder == data || real(folder) == real(data))
 }
 
-/// Runs a command to its end and keeps what it said for the error.
-fn run(command: &mut Command, doing: &str) -> anyhow::Result<()> {
-    let output = command
-        .output()
-        .with_context(|| format!("{doing}: start {:?}", command.get_program()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let last: Vec<&str> = said
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    bail!(
-        "{doing}: {} ({})",
-        last[last.len().saturating_sub(4)..].join(" | "),
-        output.status
-    )
-}
-
 impl Master {
     pub fn new(layout: &Layout, node: NodeId, owner: Owner) -> Master {
         Master {
@@ -129,8 +107,13 @@ impl Master {
     /// that was interrupted begins anew. `durable` is for everything that outlives the day.
     ///
     /// # Errors
-    /// What initdb said.
-    pub fn create(&self, programs: &Programs, durable: bool) -> anyhow::Result<()> {
+    /// What initdb said, or that it was given up.
+    pub fn create(
+        &self,
+        programs: &Programs,
+        durable: bool,
+        give_up: &dyn Fn() -> bool,
+    ) -> anyhow::Result<()> {
         let new = self.data.with_extension("new");
         if new.exists() {
             fs::remove_dir_all(&new).with_context(|| format!("remove {}", new.display()))?;
@@ -150,10 +133,13 @@ impl Master {
         if !durable {
             command.arg("--no-sync");
         }
-        let made = run(
-            &mut command,
-            &format!("make the data folder of {}", self.node),
-        );
+        let bound = Bound {
+            patience: limits::SERVER_MAKE,
+            give_up,
+            end: &process::kill_family,
+        };
+        let doing = format!("make the data folder of {}", self.node);
+        let made = process::run(&mut command, &doing, &bound);
         fs::remove_file(&password)?;
         made?;
         let main = new.join("postgresql.conf");
@@ -194,8 +180,14 @@ impl Master {
     /// Starts the server and waits until it accepts connections.
     ///
     /// # Errors
-    /// When it runs already or does not come up; with the last lines of its log.
-    pub fn start(&self, programs: &Programs, port: u16) -> anyhow::Result<()> {
+    /// When it runs already or does not come up, with the last lines of its log; or when `give_up` said
+    /// so, and then what has begun to start is left to [`Master::stop`].
+    pub fn start(
+        &self,
+        programs: &Programs,
+        port: u16,
+        give_up: &dyn Fn() -> bool,
+    ) -> anyhow::Result<()> {
         if let Some(process) = self.process() {
             let frozen = if process.is_frozen() {
                 "frozen (thaw it)"
@@ -211,6 +203,12 @@ impl Master {
         self.remove_stale_locks(port)?;
         self.configure(port)?;
         let deadline = Instant::now() + limits::SERVER_START;
+        let bound = Bound {
+            // It gives up by itself before that.
+            patience: limits::SERVER_START + Duration::from_secs(5),
+            give_up,
+            end: &|pg_ctl| self.end_start(pg_ctl),
+        };
         loop {
             let log = self.data.join("start.log");
             let mut command = programs.command("pg_ctl", self.owner);
@@ -222,9 +220,13 @@ impl Master {
                 .arg(&log)
                 .args(["-s", "-w", "-t"]);
             command.arg(limits::SERVER_START.as_secs().to_string());
-            let Err(error) = run(&mut command, &format!("start {}", self.node)) else {
+            let doing = format!("start {}", self.node);
+            let Err(error) = process::run(&mut command, &doing, &bound) else {
                 return Ok(());
             };
+            if give_up() {
+                return Err(error);
+            }
             let last = self.last_words(&log);
             // The children of a killed server hold its shared memory until they notice; they take
             // seconds, or are gone at once when `local kill` ended them too.
@@ -233,6 +235,15 @@ impl Master {
                 bail!("{error:#}; its log: {last}");
             }
             std::thread::sleep(Duration::from_millis(250));
+        }
+    }
+
+    /// Ends a pg_ctl that waits for its server. A server that has its file already is left to
+    /// [`Master::stop`], which gives it time; one that has not would be found by nobody.
+    fn end_start(&self, pg_ctl: Process) {
+        match self.process() {
+            Some(_) => pg_ctl.signal(Signal::SIGKILL),
+            None => process::kill_family(pg_ctl),
         }
     }
 

@@ -50,7 +50,8 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
         }),
         Local::Start { node } => on_master(config, node.id(), "started", |master, state| {
             let programs = Programs::find(config.pg_bin.as_deref(), &master.data)?;
-            master.start(&programs, state.ports.masters[master.node.index()])
+            let port = state.ports.masters[master.node.index()];
+            master.start(&programs, port, &|| false)
         }),
         Local::Kill { node } => on_master(config, node.id(), "killed", |master, _| {
             require(

@@ -1,13 +1,17 @@
-//! Processes of this machine, looked at through /proc. A process is known by its id and its start
+//! Processes of this machine, run with a deadline and looked at through /proc. A process is known by its id and its start
 //! time together, so that an id that was given to somebody else is never signalled.
 
+use anyhow::{Context, bail};
+use crossbeam_channel::Receiver;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// One process, for as long as it lives.
@@ -179,10 +183,88 @@ pub fn kill_family(head: Process) {
     }
 }
 
+/// How long a command may run.
+pub struct Bound<'a> {
+    pub patience: Duration,
+    /// Whether nobody wants its outcome any more.
+    pub give_up: &'a dyn Fn() -> bool,
+    /// Ends it before its time.
+    pub end: &'a dyn Fn(Process),
+}
+
+/// Runs a command to its end and keeps what it said for the error.
+///
+/// # Errors
+/// What it said when it failed, or why it was ended before its time.
+pub fn run(command: &mut Command, doing: &str, bound: &Bound) -> anyhow::Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{doing}: start {:?}", command.get_program()))?;
+    let said = [
+        child.stdout.take().map(collect),
+        child.stderr.take().map(collect),
+    ];
+    let deadline = Instant::now() + bound.patience;
+    let status: ExitStatus = loop {
+        let ended = child.try_wait();
+        if let Some(status) = ended.with_context(|| format!("{doing}: wait for its end"))? {
+            break status;
+        }
+        let given_up = (bound.give_up)();
+        if !given_up && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+            continue;
+        }
+        if let Some(process) = Process::with_id(child.id() as i32) {
+            (bound.end)(process);
+            process.wait_gone(Duration::from_secs(1));
+        }
+        let _ = child.try_wait();
+        match given_up {
+            true => bail!("{doing}: interrupted"),
+            false => bail!("{doing}: not done after {} s", bound.patience.as_secs()),
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut all = Vec::new();
+    for pipe in said.into_iter().flatten() {
+        // Somebody who lives on may hold the pipe open.
+        all.extend(
+            pipe?
+                .recv_timeout(Duration::from_secs(1))
+                .unwrap_or_default(),
+        );
+    }
+    let all = String::from_utf8_lossy(&all);
+    let lines = all.lines().map(str::trim).filter(|line| !line.is_empty());
+    let last: Vec<&str> = lines.collect();
+    bail!(
+        "{doing}: {} ({status})",
+        last[last.len().saturating_sub(4)..].join(" | ")
+    )
+}
+
+/// Reads to the end beside everything else, so that a command never waits for its reader.
+fn collect(mut from: impl Read + Send + 'static) -> anyhow::Result<Receiver<Vec<u8>>> {
+    let (tell, told) = crossbeam_channel::bounded(1);
+    std::thread::Builder::new()
+        .name("collect".to_string())
+        .spawn(move || {
+            let mut text = Vec::new();
+            let _ = from.read_to_end(&mut text);
+            let _ = tell.send(text);
+        })
+        .context("start a thread that reads what a command says")?;
+    Ok(told)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
 
     #[test]
     fn a_family_is_frozen_thawed_and_killed() {
@@ -222,5 +304,28 @@ mod tests {
             }
             .lives()
         );
+    }
+    #[test]
+    fn a_command_is_ended_when_it_is_given_up_or_takes_too_long_and_its_words_are_kept() {
+        let shell = |script: &str, patience, give_up| {
+            let bound = Bound {
+                patience,
+                give_up: &|| give_up,
+                end: &kill_family,
+            };
+            let mut command = Command::new("sh");
+            let outcome = run(command.args(["-c", script]), "try", &bound);
+            outcome.map_err(|error| error.to_string())
+        };
+        let (short, long) = (Duration::from_millis(50), Duration::from_secs(60));
+        let began = Instant::now();
+        assert_eq!(shell("true", long, false), Ok(()));
+        let told = shell("echo out; echo why >&2; exit 3", long, false);
+        assert_eq!(told, Err("try: out | why (exit status: 3)".to_string()));
+        let told = shell("sleep 60; true", long, true);
+        assert_eq!(told, Err("try: interrupted".to_string()));
+        let told = shell("sleep 60; true", short, false);
+        assert_eq!(told, Err("try: not done after 0 s".to_string()));
+        assert!(began.elapsed() < Duration::from_secs(10));
     }
 }

@@ -52,13 +52,16 @@ pub fn start_redis(layout: &Layout, owner: Owner, port: u16) -> anyhow::Result<(
     command.arg("--logfile").arg(folder.join("redis.log"));
     owner.apply(&mut command);
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command
+    let mut child = command
         .spawn()
         .context("start redis-server; scripts/install.sh installs it")?;
     let process = Process::with_id(child.id() as i32).context("redis-server ended at once")?;
     let deadline = Instant::now() + limits::REDIS_TIMEOUT * 5;
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         if Instant::now() > deadline || !process.lives() {
+            // Nobody else knows of it yet.
+            super::end(process, limits::API_STOP);
+            let _ = child.try_wait();
             bail!(
                 "redis-server does not answer on port {port}; see {}",
                 folder.join("redis.log").display()

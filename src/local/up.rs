@@ -173,15 +173,18 @@ impl Up<'_> {
         };
         self.layout.write_state(&state)?;
 
-        self.start_masters(owner, &programs, &claim)?;
+        let started = self.start_masters(owner, &programs, &claim);
         self.check_interrupted()?;
+        started?;
         let joined = self.joined_config(ports)?;
-        for line in setup::run(&joined)? {
-            say(&format!("replication: {line}"));
-        }
-        setup::wait_until_streaming(&joined, limits::SERVER_START)?;
+        let of_setup = joined.clone();
+        self.unless_interrupted(move || {
+            for line in setup::run(&of_setup)? {
+                say(&format!("replication: {line}"));
+            }
+            setup::wait_until_streaming(&of_setup, limits::SERVER_START)
+        })?;
         say("replication: both directions are streaming");
-        self.check_interrupted()?;
 
         claim.release(ports.redis);
         let (child, process) = start_redis(&self.layout, owner, ports.redis)?;
@@ -207,10 +210,36 @@ impl Up<'_> {
         Ok(state)
     }
 
+    /// Whether the end was asked for. The word stays where it is, for everyone who asks.
+    fn is_interrupted(&self) -> bool {
+        !self.stopped.is_empty()
+    }
+
     fn check_interrupted(&self) -> anyhow::Result<()> {
-        match self.stopped.try_recv() {
-            Ok(()) => bail!(Interrupted),
-            Err(_) => Ok(()),
+        match self.is_interrupted() {
+            true => bail!(Interrupted),
+            false => Ok(()),
+        }
+    }
+
+    /// Does what may wait for a master, unless the end is asked for meanwhile. Then it is left alone
+    /// with its own deadline, and ends at the latest with this process.
+    fn unless_interrupted<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (tell, told) = crossbeam_channel::bounded(1);
+        std::thread::Builder::new()
+            .name("start".to_string())
+            .spawn(move || drop(tell.send(work())))
+            .context("start a thread")?;
+        loop {
+            self.check_interrupted()?;
+            match told.recv_timeout(Duration::from_millis(20)) {
+                Ok(outcome) => return outcome,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("a step of the start panicked"),
+            }
         }
     }
 
@@ -222,18 +251,19 @@ impl Up<'_> {
         claim: &Claim,
     ) -> anyhow::Result<()> {
         let durable = !self.options.ephemeral;
+        let give_up = || self.is_interrupted();
         let start = |node: NodeId| -> anyhow::Result<()> {
             let master = Master::new(&self.layout, node, owner);
             let programs = &programs[node.index()];
             if !master.exists() {
                 say(&format!("{node}: making {}", master.data.display()));
-                master.create(programs, durable)?;
+                master.create(programs, durable, &give_up)?;
             }
             let port = claim.ports.masters[node.index()];
             claim.release(port);
-            master.start(programs, port)?;
+            master.start(programs, port, &give_up)?;
             say(&format!("{node}: up on port {port}"));
-            make_database(node, port)
+            self.unless_interrupted(move || make_database(node, port))
         };
         std::thread::scope(|scope| {
             let both = NodeId::BOTH.map(|node| scope.spawn(move || start(node)));
