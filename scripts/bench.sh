@@ -8,9 +8,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 rounds=${1:-5}
 [[ $rounds =~ ^[0-9]+$ && $rounds -ge 1 && $rounds -le 50 ]] || { echo "bench: ROUNDS is 1 to 50 (got '$rounds')" >&2; exit 2; }
+# shellcheck source=scripts/rust.sh
+. scripts/rust.sh
 scripts/install.sh
 cargo build --release --locked --quiet
-binary=$PWD/${CARGO_TARGET_DIR:-target}/release/imdb-ha
+binary=$(realpath "${CARGO_TARGET_DIR:-target}/release/imdb-ha")
 
 work=$(mktemp -d)
 mkfifo "$work/stdin"

@@ -102,8 +102,14 @@ if [ "$want_test" = yes ]; then
   command -v shellcheck >/dev/null || need shellcheck "checks the scripts"
   # Rust belongs to a user: root, who may be asked to install the packages, needs none.
   if command -v cargo >/dev/null; then
-    cargo fmt --version >/dev/null 2>&1 || components+=(rustfmt)
-    cargo clippy --version >/dev/null 2>&1 || components+=(clippy)
+    # Debian's own cargo has its companions as packages; rustup has them as components.
+    if command -v rustup >/dev/null; then
+      cargo fmt --version >/dev/null 2>&1 || components+=(rustfmt)
+      cargo clippy --version >/dev/null 2>&1 || components+=(clippy)
+    else
+      cargo fmt --version >/dev/null 2>&1 || need rustfmt "formats the code"
+      cargo clippy --version >/dev/null 2>&1 || need rust-clippy "checks the code"
+    fi
   fi
 fi
 
@@ -252,6 +258,5 @@ if [ ${#packages[@]} -gt 0 ]; then
   echo "install: installed ${packages[*]} in $((SECONDS - started)) s"
 fi
 if [ ${#components[@]} -gt 0 ]; then
-  command -v rustup >/dev/null || die "${components[*]} missing and no rustup; install Debian's packages rustfmt and rust-clippy"
   rustup component add "${components[@]}"
 fi

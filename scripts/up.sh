@@ -21,10 +21,8 @@ done
 
 binary=${CARGO_TARGET_DIR:-target}/release/imdb-ha
 if [ "${command[1]}" = up ]; then
-  command -v cargo >/dev/null || {
-    echo "up: cargo is not here; install Rust 1.85 or newer first (https://rustup.rs, or Debian 13's package cargo)" >&2
-    exit 1
-  }
+  # shellcheck source=scripts/rust.sh
+  . scripts/rust.sh
   scripts/install.sh
   echo "up: building (the first time takes some minutes)"
   cargo build --release --locked

@@ -59,7 +59,11 @@ pub enum Local {
         json: bool,
     },
     /// Stop everything that `up` started
-    Down,
+    Down {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what runs, where and in which state
     Status {
         /// As JSON
@@ -67,15 +71,24 @@ pub enum Local {
         json: bool,
     },
     /// Stop a master in an orderly way
-    Stop { node: Node },
+    Stop(OneMaster),
     /// Start a master again
-    Start { node: Node },
+    Start(OneMaster),
     /// Send SIGKILL to every process of a master
-    Kill { node: Node },
+    Kill(OneMaster),
     /// Send SIGSTOP to every process of a master: it holds its connections and answers nothing
-    Freeze { node: Node },
+    Freeze(OneMaster),
     /// Let a frozen master go on
-    Thaw { node: Node },
+    Thaw(OneMaster),
+}
+
+/// Which master, and how to tell what came of it.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OneMaster {
+    pub node: Node,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -312,7 +312,11 @@ fn commands_that_make_no_sense_say_why() {
     fails(&["local", "start", "master1"], "frozen (thaw it) already");
     fails(&["local", "freeze", "master1"], "master1 is frozen");
     // A frozen master can be stopped in order, and started again.
-    cluster.local(&["stop", "master1"]);
+    let stopped = cluster.run(&["local", "stop", "master1", "--json"]);
+    assert_eq!(
+        said(&stopped).trim(),
+        r#"{"ok":true,"node":"master1","state":"down"}"#
+    );
     fails(&["local", "kill", "master1"], "master1 is down");
     cluster.local(&["start", "master1"]);
     cluster.wait_state("master1", "up");

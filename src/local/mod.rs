@@ -8,7 +8,7 @@ mod process;
 mod services;
 mod up;
 
-use crate::cli::Local;
+use crate::cli::{Local, OneMaster};
 use crate::cluster::NodeId;
 use crate::config::{self, Config, Values};
 use crate::limits;
@@ -39,28 +39,28 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
             &config::gather(flags)?,
             &up::Options { ephemeral, json },
         ),
-        Local::Down => down(config),
+        Local::Down { json } => down(config, json),
         Local::Status { json } => status(config, json),
-        Local::Stop { node } => on_master(config, node.id(), "stopped", |master, _| {
+        Local::Stop(target) => on_master(config, target, "stopped", |master, _| {
             require(
                 master,
                 &[ServerState::Up, ServerState::Starting, ServerState::Frozen],
             )?;
             master.stop()
         }),
-        Local::Start { node } => on_master(config, node.id(), "started", |master, state| {
+        Local::Start(target) => on_master(config, target, "started", |master, state| {
             let programs = Programs::find(config.pg_bin.as_deref(), &master.data)?;
             let port = state.ports.masters[master.node.index()];
             master.start(&programs, port, &|| false)
         }),
-        Local::Kill { node } => on_master(config, node.id(), "killed", |master, _| {
+        Local::Kill(target) => on_master(config, target, "killed", |master, _| {
             require(
                 master,
                 &[ServerState::Up, ServerState::Starting, ServerState::Frozen],
             )?;
             master.kill()
         }),
-        Local::Freeze { node } => on_master(config, node.id(), "frozen", |master, _| {
+        Local::Freeze(target) => on_master(config, target, "frozen", |master, _| {
             require(master, &[ServerState::Up, ServerState::Starting])?;
             master
                 .process()
@@ -68,7 +68,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
                 .for_each(|head| drop(process::freeze_family(head)));
             Ok(())
         }),
-        Local::Thaw { node } => on_master(config, node.id(), "thawed", |master, _| {
+        Local::Thaw(target) => on_master(config, target, "thawed", |master, _| {
             require(master, &[ServerState::Frozen])?;
             master.process().into_iter().for_each(process::thaw_family);
             Ok(())
@@ -79,15 +79,19 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
 /// Does something to one master of the running cluster and says what came of it.
 fn on_master(
     config: &Config,
-    node: NodeId,
+    target: OneMaster,
     done: &str,
     act: impl FnOnce(&Master, &State) -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
     let layout = Layout::of(config)?;
     let state = running(&layout)?;
+    let node = target.node.id();
     let master = Master::new(&layout, node, Owner::find()?);
     act(&master, &state)?;
-    output::print(format_args!("{node} {done}"));
+    match target.json {
+        true => output::print(json!({ "ok": true, "node": node, "state": master.state() })),
+        false => output::print(format_args!("{node} {done}")),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -154,7 +158,7 @@ fn end(process: process::Process, patience: Duration) {
     }
 }
 
-fn down(config: &Config) -> anyhow::Result<ExitCode> {
+fn down(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let layout = Layout::of(config)?;
     let state = running(&layout)?;
     let began = Instant::now();
@@ -172,11 +176,13 @@ fn down(config: &Config) -> anyhow::Result<ExitCode> {
         stop(&layout, &left)?;
         layout.remove_state();
     }
-    output::print(format_args!(
-        "stopped in {:.1} s; the data stays in {}",
-        began.elapsed().as_secs_f32(),
-        layout.root.display()
-    ));
+    let (seconds, data) = (began.elapsed().as_secs_f32(), layout.root.display());
+    match json {
+        true => output::print(json!({ "ok": true, "seconds": seconds, "data": layout.root })),
+        false => output::print(format_args!(
+            "stopped in {seconds:.1} s; the data stays in {data}"
+        )),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
