@@ -459,3 +459,36 @@ fn a_signal_stops_a_start_that_waits_for_a_master() {
         assert!(!lives(&status["masters"][node]["pid"]), "{node} lives");
     }
 }
+
+#[test]
+fn every_action_tells_its_outcome_as_json() {
+    let home = Home::new("json");
+    let json = |arguments: &[&str]| -> Value {
+        let output = home.run(&[&["local"], arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{arguments:?}: {}", said(&output)))
+    };
+    let up = home.run(&["local", "up", "--detach", "--port", "5060"]);
+    assert!(up.status.success(), "{}", said(&up));
+    for (action, state) in [
+        ("freeze", "frozen"),
+        ("thaw", "up"),
+        ("kill", "down"),
+        ("start", "up"),
+        ("stop", "down"),
+    ] {
+        assert_eq!(
+            json(&[action, "master1"]),
+            serde_json::json!({"ok": true, "node": "master1", "state": state})
+        );
+    }
+    let down = json(&["down"]);
+    assert_eq!(down["ok"], true);
+    assert!(
+        down["seconds"]
+            .as_f64()
+            .is_some_and(|seconds| seconds < 10.0)
+    );
+    assert_eq!(down["data"], home.0.display().to_string());
+}

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// What could not be done.
 pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<ExitCode> {
+    use ServerState::{Down, Frozen, Starting, Up};
     process::keep_inherited_files_private();
     match command {
         Local::Up {
@@ -41,55 +42,63 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
         ),
         Local::Down { json } => down(config, json),
         Local::Status { json } => status(config, json),
-        Local::Stop(target) => on_master(config, target, "stopped", |master, _| {
-            require(
-                master,
-                &[ServerState::Up, ServerState::Starting, ServerState::Frozen],
-            )?;
+        Local::Stop(on) => on_master(config, on, "stopped", &[Down], |master, _| {
+            require(master, &[Up, Starting, Frozen])?;
             master.stop()
         }),
-        Local::Start(target) => on_master(config, target, "started", |master, state| {
+        Local::Start(on) => on_master(config, on, "started", &[Up], |master, state| {
             let programs = Programs::find(config.pg_bin.as_deref(), &master.data)?;
             let port = state.ports.masters[master.node.index()];
             master.start(&programs, port, &|| false)
         }),
-        Local::Kill(target) => on_master(config, target, "killed", |master, _| {
-            require(
-                master,
-                &[ServerState::Up, ServerState::Starting, ServerState::Frozen],
-            )?;
+        Local::Kill(on) => on_master(config, on, "killed", &[Down], |master, _| {
+            require(master, &[Up, Starting, Frozen])?;
             master.kill()
         }),
-        Local::Freeze(target) => on_master(config, target, "frozen", |master, _| {
-            require(master, &[ServerState::Up, ServerState::Starting])?;
+        Local::Freeze(on) => on_master(config, on, "frozen", &[Frozen], |master, _| {
+            require(master, &[Up, Starting])?;
             master
                 .process()
                 .into_iter()
                 .for_each(|head| drop(process::freeze_family(head)));
             Ok(())
         }),
-        Local::Thaw(target) => on_master(config, target, "thawed", |master, _| {
-            require(master, &[ServerState::Frozen])?;
+        Local::Thaw(on) => on_master(config, on, "thawed", &[Up, Starting], |master, _| {
+            require(master, &[Frozen])?;
             master.process().into_iter().for_each(process::thaw_family);
             Ok(())
         }),
     }
 }
 
-/// Does something to one master of the running cluster and says what came of it.
+/// Does something to one master of the running cluster, sees that it is in one of the states `then`,
+/// and says what came of it.
 fn on_master(
     config: &Config,
-    target: OneMaster,
+    on: OneMaster,
     done: &str,
+    then: &[ServerState],
     act: impl FnOnce(&Master, &State) -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
+    let node = on.node.id();
     let layout = Layout::of(config)?;
     let state = running(&layout)?;
-    let node = target.node.id();
     let master = Master::new(&layout, node, Owner::find()?);
     act(&master, &state)?;
-    match target.json {
-        true => output::print(json!({ "ok": true, "node": node, "state": master.state() })),
+    // A signal is on its way for a moment.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let reached = loop {
+        let reached = master.state();
+        if then.contains(&reached) {
+            break reached;
+        }
+        if Instant::now() >= deadline {
+            bail!("{node} should be {done} and is {}", reached.name());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    match on.json {
+        true => output::print(json!({"ok": true, "node": node.name(), "state": reached})),
         false => output::print(format_args!("{node} {done}")),
     }
     Ok(ExitCode::SUCCESS)
@@ -176,11 +185,15 @@ fn down(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         stop(&layout, &left)?;
         layout.remove_state();
     }
-    let (seconds, data) = (began.elapsed().as_secs_f32(), layout.root.display());
+    let seconds = began.elapsed().as_secs_f32();
     match json {
-        true => output::print(json!({ "ok": true, "seconds": seconds, "data": layout.root })),
+        true => {
+            let seconds = f64::from((seconds * 10.0).round()) / 10.0;
+            output::print(json!({"ok": true, "seconds": seconds, "data": layout.root}));
+        }
         false => output::print(format_args!(
-            "stopped in {seconds:.1} s; the data stays in {data}"
+            "stopped in {seconds:.1} s; the data stays in {}",
+            layout.root.display()
         )),
     }
     Ok(ExitCode::SUCCESS)
