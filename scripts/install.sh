@@ -102,13 +102,12 @@ if [ "$want_test" = yes ]; then
   command -v shellcheck >/dev/null || need shellcheck "checks the scripts"
   # Rust belongs to a user: root, who may be asked to install the packages, needs none.
   if command -v cargo >/dev/null; then
-    # Debian's own cargo has its companions as packages; rustup has them as components.
     if command -v rustup >/dev/null; then
       cargo fmt --version >/dev/null 2>&1 || components+=(rustfmt)
       cargo clippy --version >/dev/null 2>&1 || components+=(clippy)
     else
-      cargo fmt --version >/dev/null 2>&1 || need rustfmt "formats the code"
-      cargo clippy --version >/dev/null 2>&1 || need rust-clippy "checks the code"
+      cargo fmt --version >/dev/null 2>&1 || need rustfmt "checks the format; this cargo is the system's own"
+      cargo clippy --version >/dev/null 2>&1 || need rust-clippy "checks the code; this cargo is the system's own"
     fi
   fi
 fi
@@ -233,10 +232,11 @@ if [ ${#packages[@]} -gt 0 ]; then
   apt_install=(apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300)
   target=()
   [ ! -e "$TRIXIE_SOURCES" ] || target=(-t trixie)
-  # Packages of the machine's own suite first: only PostgreSQL and pgBackRest are taken from the newer one.
+  # Packages of the machine's own suite first. From the newer one, where there is one, come PostgreSQL, pgBackRest and
+  # what must fit a cargo of 1.85 or newer.
   own=() newer=()
   for package in "${packages[@]}"; do
-    case $package in postgresql* | pgbackrest) newer+=("$package") ;; *) own+=("$package") ;; esac
+    case $package in postgresql* | pgbackrest | rust*) newer+=("$package") ;; *) own+=("$package") ;; esac
   done
   if [ -n "$(dpkg --audit)" ]; then
     echo "install: an earlier installation was interrupted and is completed first"
@@ -257,6 +257,4 @@ if [ ${#packages[@]} -gt 0 ]; then
   done
   echo "install: installed ${packages[*]} in $((SECONDS - started)) s"
 fi
-if [ ${#components[@]} -gt 0 ]; then
-  rustup component add "${components[@]}"
-fi
+[ ${#components[@]} -eq 0 ] || rustup component add "${components[@]}"
