@@ -85,19 +85,22 @@ impl Board {
 
     /// Publishes a newer picture. Those who wait are woken when something changed on which they
     /// decide; figures alone are swapped quietly, since they come many times a second.
+    ///
+    /// The order matters to a write that still goes by the old picture. When writes are held, it finds
+    /// the gate closed; when they are let go after a handover, the gate opens only once the flag of
+    /// the active master has moved, so it is turned away and woken by the picture, which comes last.
     pub fn publish(&self, view: ClusterView) {
+        if view.holding_writes {
+            self.holding_writes.store(true, Ordering::SeqCst);
+        }
+        self.active.store(view.active.index(), Ordering::SeqCst);
         self.holding_writes
             .store(view.holding_writes, Ordering::SeqCst);
-        let active = view.active.index();
-        {
-            let mut picture = lock(&self.picture);
-            match picture.view.decides_as(&view) {
-                true => picture.view = Arc::new(view),
-                false => *picture = Picture::new(view),
-            }
+        let mut picture = lock(&self.picture);
+        match picture.view.decides_as(&view) {
+            true => picture.view = Arc::new(view),
+            false => *picture = Picture::new(view),
         }
-        // After the picture: whoever is led to a master by the flag finds a picture that agrees.
-        self.active.store(active, Ordering::SeqCst);
     }
 
     /// Begins a write on `node`, unless writes are being held or the traffic has moved. Counting comes

@@ -91,7 +91,7 @@ impl Dispatch {
                     reason: view.outage_reason(),
                 }));
             }
-            let node = self.board.active();
+            let node = view.active;
             let guard = match kind {
                 Kind::Read => None,
                 Kind::Write => match self.board.begin_write(node) {
@@ -126,11 +126,16 @@ impl Dispatch {
                     last_cause = cause;
                 }
             }
+            // Looked at before it is told: the failover may be over before this thread goes on.
+            let (view, changed) = self.board.look();
+            if view.active != node {
+                continue; // it is over, and the other master is ready
+            }
             self.supervisor.report(Event::Doubted {
                 node,
                 cause: last_cause.clone(),
             });
-            wait_for(&self.board.look().1, limits::RETRY_PAUSE);
+            wait_for(&changed, limits::RETRY_PAUSE);
         }
         Err(Failed {
             error: DispatchError::Late { reason: last_cause },

@@ -256,6 +256,7 @@ impl Check<'_> {
             Ok(url) => url,
             Err(error) => {
                 self.complain(name, format!("is not a URL: {error}"));
+                // A test holds that every default is valid.
                 return SecretUrl(Url::parse(variable(name).default).expect("a valid default"));
             }
         };

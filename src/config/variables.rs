@@ -81,7 +81,8 @@ pub fn as_markdown() -> String {
     text
 }
 
-/// The variable of this name, which must be in the table.
+/// The variable of this name, which must be in the table: a name that is not is a mistake in this
+/// program, and the check of the defaults reads every name in a test.
 pub(super) fn variable(name: &'static str) -> &'static Variable {
     VARIABLES
         .iter()
