@@ -137,12 +137,9 @@ fn what_is_missing_is_mended_and_said() {
     wait_until("both directions stream", || {
         cluster.run(&["replication", "status"]).status.success()
     });
+    // The milliseconds are those of the last change, which PostgreSQL remembers for a while.
     let status = cluster.run(&["replication", "status"]);
-    assert!(
-        said(&status).contains("lag 0 bytes, 0 ms"),
-        "{}",
-        said(&status)
-    );
+    assert!(said(&status).contains("lag 0 bytes"), "{}", said(&status));
 
     // Another password is taken over on both sides of both links.
     let mut command = clean_command();
