@@ -18,7 +18,18 @@ SELECT
     worker.pid IS NOT NULL AS applying,
     (worker.received_lsn - '0/0')::bigint AS received_lsn,
     (extract(epoch FROM clock_timestamp() - worker.last_msg_receipt_time) * 1000)::bigint AS heard_ms_ago,
-    coalesce(counts.apply_error_count, 0) AS apply_errors
+    coalesce(counts.apply_error_count, 0) AS apply_errors,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_subscription_rel AS rel
+        WHERE rel.srsubid = subscription.oid AND rel.srsubstate <> 'r'
+    ) AS copying,
+    -- Commits here that wait for the peer.
+    pg_catalog.current_setting('synchronous_standby_names') AS standby_names,
+    (
+        SELECT (max(extract(epoch FROM clock_timestamp() - backend.query_start)) * 1000)::bigint
+        FROM pg_catalog.pg_stat_activity AS backend
+        WHERE backend.wait_event = 'SyncRep'
+    ) AS longest_wait_ms
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN pg_catalog.pg_replication_slots AS slot ON slot.slot_name = $2
 LEFT JOIN pg_catalog.pg_stat_replication AS sender ON sender.pid = slot.active_pid

@@ -1,10 +1,11 @@
 //! Handover: a person moves the traffic to the other master, and nothing is lost, stale or refused
-//! on the way. Both masters are asked anew where they stand; writes are held; when none is under
-//! way any more, it is asked where its WAL ends; when the target has confirmed that position, the
-//! route flips and the writes go on.
+//! on the way. Both masters are asked anew where they stand; the target begins to wait for its peer, so
+//! that nothing is less durable there; writes are held; when none is under way any more, it is asked where
+//! the active master's WAL ends; when the target has confirmed that position, the route flips and the
+//! writes go on.
 
 use super::routing::Route;
-use super::{Change, Cluster, Effect, Facts, NodeId, NodeState};
+use super::{Change, Cluster, Effect, Facts, Level, Link, NodeId, NodeState, Role, Signal};
 use serde::Serialize;
 
 /// A handover under way.
@@ -13,6 +14,8 @@ pub(super) struct Handover {
     to: NodeId,
     ticket: u64,
     started_ms: u64,
+    /// Since when it holds the writes.
+    held_since_ms: Option<u64>,
     phase: Phase,
 }
 
@@ -21,6 +24,8 @@ enum Phase {
     /// What is known of the masters may be a probe's interval old; both are asked anew before
     /// anything is refused or held.
     Asking { since_ms: u64 },
+    /// The target is to wait for its peer like the active master does. Writes go on meanwhile.
+    Arming { since_ms: u64 },
     /// Writes are held, and those under way are waited for.
     Draining,
     /// None is under way since `since_ms`; the target must confirm `barrier`, a WAL position of the
@@ -40,7 +45,8 @@ enum Progress {
 /// Why a handover did not happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    /// `target_down`, `target_behind`, `handover_busy` or `no_master`: one of the codes of the API.
+    /// `target_down`, `target_behind`, `handover_busy`, `not_leader` or `no_master`: one of the codes of
+    /// the API.
     pub code: &'static str,
     /// The reason in figures, in English.
     pub detail: String,
@@ -57,30 +63,105 @@ impl Cluster {
         matches!(phase, Some(Phase::Draining | Phase::Settling { .. }))
     }
 
+    /// The target of a handover that is past its questions.
+    pub(super) fn handover_target(&self) -> Option<NodeId> {
+        let handover = self.handover.as_ref()?;
+        (!matches!(handover.phase, Phase::Asking { .. })).then_some(handover.to)
+    }
+
+    /// For how long the handover that is under way has held the writes.
+    pub(super) fn held_ms(&self, now: u64) -> Option<u64> {
+        let since = self.handover.as_ref()?.held_since_ms?;
+        Some(now - since)
+    }
+
+    /// Whether this process may take a person's command at all.
+    pub(super) fn may_command(&self) -> Result<(), Refusal> {
+        match &self.role {
+            Role::Leader => Ok(()),
+            Role::Follower(leader) => refused(
+                "not_leader",
+                format!("the process at {} decides; ask it", leader.address),
+            ),
+            Role::Unknown | Role::Orphan => refused("not_leader", self.role.name().to_string()),
+        }
+    }
+
     pub(super) fn begin_handover(
         &mut self,
         now: u64,
         to: NodeId,
+        force: bool,
         ticket: u64,
         out: &mut Vec<Effect>,
     ) {
-        let outcome = match self.handover.is_none() && self.serving && self.active == to {
-            true => Ok(()),
-            false => match self.may_ask(to) {
+        let there = self.handover.is_none() && self.serving && self.active == to;
+        let outcome = match self.may_command() {
+            Err(refusal) => Err(refusal),
+            Ok(()) if there => Ok(()),
+            Ok(()) if force => self.force_over(now, to, out),
+            // Nobody serves, so nothing is under way and nothing need be held.
+            Ok(()) if !self.serving && self.state(to).serves() => {
+                let why = "a person moved the traffic while nobody served";
+                let route = Route {
+                    what: "handover",
+                    why,
+                    since: self.route_since_ms,
+                };
+                self.point_at(now, to, route, out);
+                Ok(())
+            }
+            Ok(()) => match self.may_ask(to) {
                 Err(refusal) => Err(refusal),
                 Ok(()) => {
-                    let phase = Phase::Asking { since_ms: now };
                     self.handover = Some(Handover {
                         to,
                         ticket,
                         started_ms: now,
-                        phase,
+                        held_since_ms: None,
+                        phase: Phase::Asking { since_ms: now },
                     });
                     return;
                 }
             },
         };
         out.push(Effect::Answer { ticket, outcome });
+    }
+
+    /// Moves the traffic at once to a master that answers. What has not arrived there comes later, by
+    /// replication; until then it reads stale, and the history says that a person wanted it so.
+    fn force_over(&mut self, now: u64, to: NodeId, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        match self.state(to) {
+            NodeState::Up | NodeState::Suspect => {}
+            NodeState::CatchingUp
+                if self
+                    .facts(to)
+                    .is_some_and(|facts| facts.link != Link::Copying) =>
+            {
+                let cause = Some(self.missing_to_current(to));
+                self.signal(now, to, Signal::Forced, cause, out);
+            }
+            NodeState::CatchingUp => return refused("target_behind", self.describe(to)),
+            _ => return refused("target_down", self.describe(to)),
+        }
+        // Whoever waits for a handover in order learns how it ended.
+        if let Some(overtaken) = self.handover.take() {
+            let outcome = match overtaken.to == to {
+                true => Ok(()),
+                false => refused(
+                    "handover_busy",
+                    format!("a person forced the traffic to {to}"),
+                ),
+            };
+            let ticket = overtaken.ticket;
+            out.push(Effect::Answer { ticket, outcome });
+        }
+        let why =
+            "a person forced the traffic over, without waiting for what had not arrived there";
+        let since = now;
+        let what = "handover";
+        self.point_at(now, to, Route { what, why, since }, out);
+        Ok(())
     }
 
     /// No write is under way: from now on the end of the active master's WAL stands still.
@@ -107,13 +188,18 @@ impl Cluster {
             started_ms,
             ..
         } = handover;
-        let outcome = match self.progress(now, &mut handover) {
+        let progress = self.progress(now, &mut handover);
+        if matches!(handover.phase, Phase::Draining) {
+            handover.held_since_ms.get_or_insert(now);
+        }
+        let held_since_ms = handover.held_since_ms;
+        let outcome = match progress {
             Progress::GoesOn => {
                 // Both phases that wait for a position wait for a probe that is sent from now on.
                 if !matches!(handover.phase, Phase::Draining) {
                     out.push(Effect::ProbeNow(self.active));
                 }
-                if matches!(handover.phase, Phase::Asking { .. }) {
+                if matches!(handover.phase, Phase::Asking { .. } | Phase::Arming { .. }) {
                     out.push(Effect::ProbeNow(to));
                 }
                 self.handover = Some(handover);
@@ -121,16 +207,10 @@ impl Cluster {
             }
             Progress::Flip => {
                 let (what, why) = ("handover", "a person moved the traffic");
-                self.point_at(
-                    now,
-                    to,
-                    Route {
-                        what,
-                        why,
-                        since: started_ms,
-                    },
-                    out,
-                );
+                let since = started_ms;
+                self.handover = Some(handover); // how long it held the writes is told with it
+                self.point_at(now, to, Route { what, why, since }, out);
+                self.handover = None;
                 Ok(())
             }
             Progress::Ended(outcome) => outcome,
@@ -144,6 +224,7 @@ impl Cluster {
                 why: "the handover was refused and the writes go on where they were",
                 cause: Some(refusal.detail.clone()),
                 duration_ms: now - started_ms,
+                stall_ms: held_since_ms.map(|since| now - since),
             }));
         }
         out.push(Effect::Answer { ticket, outcome });
@@ -168,9 +249,18 @@ impl Cluster {
                 let target = fresh(to, *since_ms);
                 if let (Some(facts), Some(_)) = (fresh(self.active, *since_ms), target) {
                     match self.may_hold(to, facts) {
+                        Ok(()) if self.durability.level() == Level::ZeroLoss => {
+                            handover.phase = Phase::Arming { since_ms: now };
+                        }
                         Ok(()) => handover.phase = Phase::Draining,
                         Err(refusal) => return Progress::Ended(Err(refusal)),
                     }
+                }
+            }
+            Phase::Arming { since_ms } => {
+                let armed = self.durability.level() != Level::ZeroLoss || self.waits(to);
+                if armed || now - *since_ms >= self.settings.arming_max_ms {
+                    handover.phase = Phase::Draining;
                 }
             }
             Phase::Draining => {}
@@ -190,7 +280,9 @@ impl Cluster {
         }
         let why = match handover.phase {
             Phase::Draining => format!("writes on {} have not ended", self.active),
-            Phase::Asking { .. } | Phase::Settling { .. } => self.how_far_behind(to),
+            Phase::Asking { .. } | Phase::Arming { .. } | Phase::Settling { .. } => {
+                self.how_far_behind(to)
+            }
         };
         Progress::Ended(refused(
             "target_behind",
@@ -207,11 +299,7 @@ impl Cluster {
             );
         }
         match self.state(to) {
-            NodeState::Up if self.serving => Ok(()),
-            NodeState::Up => refused(
-                "no_master",
-                "nobody serves, so there is nothing to hand over".into(),
-            ),
+            NodeState::Up => Ok(()),
             NodeState::CatchingUp => refused("target_behind", self.describe(to)),
             _ => refused("target_down", self.describe(to)),
         }
