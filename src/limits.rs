@@ -95,6 +95,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// Wait for a connection of the pool; r2d2 doubles its retry delay up to half of this.
 pub const POOL_WAIT: Duration = Duration::from_millis(1_000);
 
+/// The same for the set-up and its like: a machine that has just started two servers can be slow.
+pub const SETUP_CONNECT: Duration = Duration::from_secs(5);
+
 /// Calls that may wait for a session of one master. Beyond it the caller gets 503 at once.
 pub const CALL_QUEUE: usize = 256;
 
@@ -149,6 +152,9 @@ pub const PULSE_PATIENCE: Duration = Duration::from_secs(2);
 /// The listener carries [`CLIENT_SILENCE`] as its own accept timeout, so somebody must connect more
 /// often than that; see `http/server.rs`.
 pub const PULSE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long a connection can lie in tiny_http's queue without a thread; see `http/listener.rs`.
+pub const NUDGE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Pause before a listener that failed is built again (out of file descriptors, for instance).
 pub const LISTENER_RETRY: Duration = Duration::from_millis(500);

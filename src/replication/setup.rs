@@ -28,7 +28,10 @@ impl Reach {
     pub fn new(config: &Config) -> anyhow::Result<Reach> {
         let open = |node: NodeId| -> anyhow::Result<Sessions> {
             let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?;
-            Ok(Sessions::start(node, pg::without_waiting(settings), 1)?)
+            Ok(Sessions::start_patient(
+                node,
+                pg::without_waiting(settings),
+            )?)
         };
         Ok(Reach {
             sessions: [open(NodeId::Master1)?, open(NodeId::Master2)?],
