@@ -308,3 +308,224 @@ impl Role {
         matches!(self, Role::Leader)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Event, Facts, Leader, Link, NodeState, Settings};
+    use super::*;
+    use NodeId::{Master1, Master2};
+
+    fn settings() -> Settings {
+        Settings {
+            suspect_after_ms: 500,
+            silence_deadline_ms: 1_000,
+            nobody_better_after_ms: 2_000,
+            start_patience_ms: 3_000,
+            handover_deadline_ms: 2_000,
+            handover_lag_max_bytes: 10_000,
+            durability: Mode::ZeroLoss,
+            wait_max_ms: 800,
+            wait_lag_max_bytes: 2_000,
+            taken_up_after_ms: 50,
+            ask_again_after_ms: 500,
+            arming_max_ms: 400,
+            role_patience_ms: 1_000,
+        }
+    }
+
+    /// A master that has sent everything and waits for nobody.
+    fn well() -> Facts {
+        Facts {
+            wal_lsn: 1_000,
+            peer_confirmed_lsn: Some(1_000),
+            peer_streaming: true,
+            applying: true,
+            link: Link::Ready,
+            ..Facts::default()
+        }
+    }
+
+    fn waiting() -> Facts {
+        Facts {
+            waits_for: WaitsFor::Peer,
+            peer_synchronous: true,
+            ..well()
+        }
+    }
+
+    struct Table {
+        cluster: Cluster,
+        now: u64,
+        orders: Vec<(NodeId, bool)>,
+    }
+
+    impl Table {
+        /// Two healthy masters, and what this process is.
+        fn lay(role: Role) -> Table {
+            let mut table = Table {
+                cluster: Cluster::new(settings(), 0),
+                now: 0,
+                orders: Vec::new(),
+            };
+            table.feed(Event::Role(role));
+            for _ in 0..3 {
+                table.hear(Master1, well());
+                table.hear(Master2, well());
+            }
+            assert_eq!(table.cluster.state(Master2), NodeState::Up);
+            table
+        }
+
+        fn feed(&mut self, event: Event) {
+            for effect in self.cluster.handle(self.now, event) {
+                if let Effect::WaitForPeer { node, wait } = effect {
+                    self.orders.push((node, wait));
+                }
+            }
+        }
+
+        fn hear(&mut self, node: NodeId, facts: Facts) {
+            self.now += 100;
+            let asked_ms = self.now;
+            self.feed(Event::Answered {
+                node,
+                facts,
+                asked_ms,
+            });
+        }
+
+        fn level(&self) -> Level {
+            self.cluster.view().durability.level
+        }
+    }
+
+    fn follower(active: NodeId) -> Role {
+        Role::Follower(Leader {
+            address: "http://x".to_string(),
+            active: Some(active),
+            paused_for_ms: None,
+        })
+    }
+
+    #[test]
+    fn it_is_called_zero_loss_when_two_answers_say_so() {
+        let mut table = Table::lay(Role::Leader);
+        assert_eq!(table.orders, [(Master1, true)]);
+        table.hear(Master1, waiting());
+        assert_eq!(table.level(), Level::Degraded);
+        table.hear(Master1, waiting());
+        assert_eq!(table.level(), Level::ZeroLoss);
+        assert_eq!(table.orders, [(Master1, true)], "nothing is asked twice");
+    }
+
+    #[test]
+    fn a_peer_that_confirms_nothing_is_given_up_and_must_prove_itself() {
+        let mut table = Table::lay(Role::Leader);
+        for _ in 0..3 {
+            table.hear(Master1, waiting());
+            table.hear(Master2, well());
+        }
+        let stuck = |longest| Facts {
+            wal_lsn: 5_000,
+            longest_wait_ms: Some(longest),
+            ..waiting()
+        };
+        // A statement that took long before it waited is not the peer's fault.
+        table.hear(
+            Master1,
+            Facts {
+                peer_confirmed_lsn: Some(2_000),
+                ..stuck(9_000)
+            },
+        );
+        assert_eq!(table.level(), Level::ZeroLoss);
+        for _ in 0..9 {
+            table.hear(Master1, stuck(9_000));
+            table.hear(Master2, well());
+        }
+        assert_eq!(table.level(), Level::Degraded);
+        assert_eq!(table.orders.last(), Some(&(Master1, false)));
+        let freed = |confirmed| Facts {
+            wal_lsn: 5_000,
+            peer_confirmed_lsn: Some(confirmed),
+            ..well()
+        };
+        table.hear(Master1, freed(4_999));
+        table.hear(Master1, freed(4_999));
+        assert_eq!(table.orders.last(), Some(&(Master1, false)));
+        table.hear(Master1, freed(5_000));
+        assert_eq!(table.orders.last(), Some(&(Master1, true)));
+    }
+
+    #[test]
+    fn who_follows_frees_only_what_waits_in_vain() {
+        let mut table = Table::lay(follower(Master1));
+        assert_eq!(table.orders, [], "arming is the leader's");
+        table.hear(Master1, waiting());
+        table.hear(Master1, waiting());
+        assert_eq!(table.level(), Level::ZeroLoss);
+        // That it does not reach the peer itself proves nothing to others.
+        let cause = "refused".to_string();
+        table.feed(Event::Refused {
+            node: Master2,
+            cause,
+        });
+        table.hear(Master1, waiting());
+        assert_eq!(table.orders, []);
+        table.hear(
+            Master1,
+            Facts {
+                peer_streaming: false,
+                ..waiting()
+            },
+        );
+        assert_eq!(table.orders, [(Master1, false)]);
+    }
+
+    #[test]
+    fn who_follows_serves_from_where_the_leader_does() {
+        let mut table = Table::lay(follower(Master2));
+        assert_eq!(table.cluster.view().active, Master2);
+        table.feed(Event::Role(follower(Master1)));
+        assert_eq!(table.cluster.view().active, Master1);
+        // It cannot follow to a master that it does not reach, and goes on with the other.
+        let cause = "refused".to_string();
+        table.feed(Event::Refused {
+            node: Master1,
+            cause,
+        });
+        assert_eq!(table.cluster.view().active, Master2);
+        table.feed(Event::Role(follower(Master1)));
+        let view = table.cluster.view();
+        assert_eq!((view.active, view.serving), (Master2, true));
+        // The lease falls to it: it decides from where it is.
+        table.feed(Event::Role(Role::Leader));
+        assert_eq!(table.cluster.view().active, Master2);
+    }
+
+    /// A master that is being rebuilt holds half of the rows.
+    #[test]
+    fn a_copy_in_the_making_is_not_failed_over_to() {
+        let mut table = Table::lay(Role::Leader);
+        let copying = Facts {
+            link: Link::Copying,
+            ..well()
+        };
+        table.hear(Master2, copying.clone());
+        assert_eq!(table.cluster.state(Master2), NodeState::CatchingUp);
+        let cause = "refused".to_string();
+        table.feed(Event::Refused {
+            node: Master1,
+            cause,
+        });
+        for _ in 0..40 {
+            table.hear(Master2, copying.clone());
+        }
+        assert!(!table.cluster.view().serving);
+        table.hear(Master2, well());
+        assert!(
+            table.cluster.view().serving,
+            "whole again, and nobody better"
+        );
+    }
+}

@@ -24,6 +24,9 @@ enum Phase {
     /// What is known of the masters may be a probe's interval old; both are asked anew before
     /// anything is refused or held.
     Asking { since_ms: u64 },
+    /// The traffic goes over as soon as the target has answered anew: by force, or because nobody
+    /// serves, so that there is nothing to wait for.
+    Leaping { since_ms: u64, forced: bool },
     /// The target is to wait for its peer like the active master does. Writes go on meanwhile.
     Arming { since_ms: u64 },
     /// Writes are held, and those under way are waited for.
@@ -36,8 +39,10 @@ enum Phase {
 /// How a handover stands.
 enum Progress {
     GoesOn,
-    /// The target has everything.
-    Flip,
+    /// The target has everything, or a person wants it there without.
+    Flip {
+        why: &'static str,
+    },
     /// Over, without a flip of its own.
     Ended(Result<(), Refusal>),
 }
@@ -66,7 +71,8 @@ impl Cluster {
     /// The target of a handover that is past its questions.
     pub(super) fn handover_target(&self) -> Option<NodeId> {
         let handover = self.handover.as_ref()?;
-        (!matches!(handover.phase, Phase::Asking { .. })).then_some(handover.to)
+        let asks = matches!(handover.phase, Phase::Asking { .. } | Phase::Leaping { .. });
+        (!asks).then_some(handover.to)
     }
 
     /// For how long the handover that is under way has held the writes.
@@ -96,72 +102,59 @@ impl Cluster {
         out: &mut Vec<Effect>,
     ) {
         let there = self.handover.is_none() && self.serving && self.active == to;
-        let outcome = match self.may_command() {
+        let since_ms = now;
+        let phase = match self.may_command() {
             Err(refusal) => Err(refusal),
-            Ok(()) if there => Ok(()),
-            Ok(()) if force => self.force_over(now, to, out),
-            // Nobody serves, so nothing is under way and nothing need be held.
-            Ok(()) if !self.serving && self.state(to).serves() => {
-                let why = "a person moved the traffic while nobody served";
-                let route = Route {
-                    what: "handover",
-                    why,
-                    since: self.route_since_ms,
-                };
-                self.point_at(now, to, route, out);
-                Ok(())
+            Ok(()) if there => {
+                let outcome = Ok(());
+                return out.push(Effect::Answer { ticket, outcome });
             }
-            Ok(()) => match self.may_ask(to) {
-                Err(refusal) => Err(refusal),
-                Ok(()) => {
-                    self.handover = Some(Handover {
-                        to,
-                        ticket,
-                        started_ms: now,
-                        held_since_ms: None,
-                        phase: Phase::Asking { since_ms: now },
-                    });
-                    return;
-                }
-            },
+            Ok(()) if force => self.may_force(to).map(|()| Phase::Leaping {
+                since_ms,
+                forced: true,
+            }),
+            Ok(()) => self.may_ask(to).map(|()| match self.serving {
+                true => Phase::Asking { since_ms },
+                false => Phase::Leaping {
+                    since_ms,
+                    forced: false,
+                },
+            }),
         };
-        out.push(Effect::Answer { ticket, outcome });
+        match phase {
+            Err(refusal) => {
+                let outcome = Err(refusal);
+                out.push(Effect::Answer { ticket, outcome });
+            }
+            Ok(phase) => {
+                let handover = Handover {
+                    to,
+                    ticket,
+                    started_ms: now,
+                    held_since_ms: None,
+                    phase,
+                };
+                // Only force overtakes. Whoever waits for the one in order learns how it ended.
+                if let Some(overtaken) = self.handover.replace(handover) {
+                    let ticket = overtaken.ticket;
+                    let detail = format!("a person forces the traffic to {to}");
+                    let outcome = refused("handover_busy", detail);
+                    out.push(Effect::Answer { ticket, outcome });
+                }
+            }
+        }
     }
 
-    /// Moves the traffic at once to a master that answers. What has not arrived there comes later, by
-    /// replication; until then it reads stale, and the history says that a person wanted it so.
-    fn force_over(&mut self, now: u64, to: NodeId, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+    /// Whether a master can be served from at all, whatever it lacks. Half a copy cannot.
+    fn may_force(&self, to: NodeId) -> Result<(), Refusal> {
+        let copying = self
+            .facts(to)
+            .is_some_and(|facts| facts.link == Link::Copying);
         match self.state(to) {
-            NodeState::Up | NodeState::Suspect => {}
-            NodeState::CatchingUp
-                if self
-                    .facts(to)
-                    .is_some_and(|facts| facts.link != Link::Copying) =>
-            {
-                let cause = Some(self.missing_to_current(to));
-                self.signal(now, to, Signal::Forced, cause, out);
-            }
-            NodeState::CatchingUp => return refused("target_behind", self.describe(to)),
-            _ => return refused("target_down", self.describe(to)),
+            NodeState::CatchingUp if copying => refused("target_behind", self.describe(to)),
+            NodeState::Up | NodeState::Suspect | NodeState::CatchingUp => Ok(()),
+            NodeState::Unknown | NodeState::Down => refused("target_down", self.describe(to)),
         }
-        // Whoever waits for a handover in order learns how it ended.
-        if let Some(overtaken) = self.handover.take() {
-            let outcome = match overtaken.to == to {
-                true => Ok(()),
-                false => refused(
-                    "handover_busy",
-                    format!("a person forced the traffic to {to}"),
-                ),
-            };
-            let ticket = overtaken.ticket;
-            out.push(Effect::Answer { ticket, outcome });
-        }
-        let why =
-            "a person forced the traffic over, without waiting for what had not arrived there";
-        let since = now;
-        let what = "handover";
-        self.point_at(now, to, Route { what, why, since }, out);
-        Ok(())
     }
 
     /// No write is under way: from now on the end of the active master's WAL stands still.
@@ -199,15 +192,16 @@ impl Cluster {
                 if !matches!(handover.phase, Phase::Draining) {
                     out.push(Effect::ProbeNow(self.active));
                 }
-                if matches!(handover.phase, Phase::Asking { .. } | Phase::Arming { .. }) {
+                if !matches!(handover.phase, Phase::Draining | Phase::Settling { .. }) {
                     out.push(Effect::ProbeNow(to));
                 }
                 self.handover = Some(handover);
                 return;
             }
-            Progress::Flip => {
-                let (what, why) = ("handover", "a person moved the traffic");
-                let since = started_ms;
+            Progress::Flip { why } => {
+                let cause = Some(self.missing_to_current(to));
+                self.signal(now, to, Signal::Forced, cause, out);
+                let (what, since) = ("handover", started_ms);
                 self.handover = Some(handover); // how long it held the writes is told with it
                 self.point_at(now, to, Route { what, why, since }, out);
                 self.handover = None;
@@ -235,8 +229,13 @@ impl Cluster {
         if self.serving && self.active == to {
             return Progress::Ended(Ok(())); // a failover took the traffic there meanwhile
         }
-        if !self.state(to).serves() {
-            return Progress::Ended(refused("target_down", self.describe(to)));
+        let allowed = match handover.phase {
+            Phase::Leaping { forced: true, .. } => self.may_force(to),
+            _ if self.state(to).serves() => Ok(()),
+            _ => refused("target_down", self.describe(to)),
+        };
+        if let Err(refusal) = allowed {
+            return Progress::Ended(Err(refusal));
         }
         // Later than, not as late as: within one millisecond the question may have come first.
         let fresh = |node: NodeId, since: u64| -> Option<&Facts> {
@@ -244,6 +243,16 @@ impl Cluster {
             (*asked_ms > since).then_some(facts)
         };
         match &mut handover.phase {
+            Phase::Leaping { since_ms, forced } if fresh(to, *since_ms).is_some() => {
+                let why = match forced {
+                    true => {
+                        "a person forced the traffic over, without waiting for what had not arrived"
+                    }
+                    false => "a person moved the traffic while nobody served",
+                };
+                return Progress::Flip { why };
+            }
+            Phase::Leaping { .. } => {}
             Phase::Asking { since_ms } => {
                 // The target too, which may have frozen a moment ago.
                 let target = fresh(to, *since_ms);
@@ -269,7 +278,8 @@ impl Cluster {
                     let barrier = *barrier.get_or_insert(facts.wal_lsn);
                     let confirmed = facts.peer_confirmed_lsn.filter(|_| facts.peer_streaming);
                     if confirmed.is_some_and(|confirmed| confirmed >= barrier) {
-                        return Progress::Flip;
+                        let why = "a person moved the traffic";
+                        return Progress::Flip { why };
                     }
                 }
             }
@@ -280,14 +290,16 @@ impl Cluster {
         }
         let why = match handover.phase {
             Phase::Draining => format!("writes on {} have not ended", self.active),
+            Phase::Leaping { .. } => format!("{to} has not answered"),
             Phase::Asking { .. } | Phase::Arming { .. } | Phase::Settling { .. } => {
                 self.how_far_behind(to)
             }
         };
-        Progress::Ended(refused(
-            "target_behind",
-            format!("{why} after {waited_ms} ms"),
-        ))
+        let code = match handover.phase {
+            Phase::Leaping { .. } => "target_down",
+            _ => "target_behind",
+        };
+        Progress::Ended(refused(code, format!("{why} after {waited_ms} ms")))
     }
 
     /// Whether asking makes sense at all.

@@ -197,7 +197,8 @@ impl World {
         }
         // Probes that were asked for come back at once, as they do in practice.
         for node in again {
-            if self.random.one_in(2) && self.answers(node) {
+            // Time stands still meanwhile, and some questions are asked until it has gone on.
+            if self.random.one_in(4) && self.answers(node) {
                 self.probe(node);
             }
         }
