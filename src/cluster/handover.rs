@@ -229,12 +229,7 @@ impl Cluster {
         if self.serving && self.active == to {
             return Progress::Ended(Ok(())); // a failover took the traffic there meanwhile
         }
-        let allowed = match handover.phase {
-            Phase::Leaping { forced: true, .. } => self.may_force(to),
-            _ if self.state(to).serves() => Ok(()),
-            _ => refused("target_down", self.describe(to)),
-        };
-        if let Err(refusal) = allowed {
+        if let Err(refusal) = self.may_go_on(handover) {
             return Progress::Ended(Err(refusal));
         }
         // Later than, not as late as: within one millisecond the question may have come first.
@@ -300,6 +295,16 @@ impl Cluster {
             _ => "target_behind",
         };
         Progress::Ended(refused(code, format!("{why} after {waited_ms} ms")))
+    }
+
+    /// Whether its target can still be served from.
+    fn may_go_on(&self, handover: &Handover) -> Result<(), Refusal> {
+        let to = handover.to;
+        match handover.phase {
+            Phase::Leaping { forced: true, .. } => self.may_force(to),
+            _ if self.state(to).serves() => Ok(()),
+            _ => refused("target_down", self.describe(to)),
+        }
     }
 
     /// Whether asking makes sense at all.
