@@ -9,7 +9,7 @@ use crate::http::{self, App};
 use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
 use crate::supervisor::{self, Hands};
-use crate::{history, logging, probe};
+use crate::{comparer, history, logging, probe};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -100,6 +100,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         sessions,
     ));
     let store = Store::new(dispatch, config.use_sequence);
+    let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let config = Arc::clone(config);
     http::server::start(App {
         board,
@@ -108,6 +109,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         history,
         config,
         verdicts: Quiet::default(),
+        comparer,
     })
 }
 

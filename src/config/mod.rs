@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 use url::Url;
-use variables::{is_log_filter, variable};
+use variables::{duration_or_off, is_log_filter, variable};
 
 /// Whether ids are drawn from the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Config {
     /// Folder of PostgreSQL's programs, if one was named.
     pub pg_bin: Option<String>,
     pub log_filter: String,
+    /// Time between two comparisons in the background, if there are any.
+    pub compare_interval: Option<Duration>,
 }
 
 /// A host and port.
@@ -171,6 +173,7 @@ impl Config {
             home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
             pg_bin: check.optional("PG_BIN"),
             log_filter: check.log_filter(),
+            compare_interval: check.compare_interval(),
             masters,
         };
         match check.invalid.is_empty() {
@@ -364,6 +367,19 @@ impl Check<'_> {
             _ => {
                 self.complain("USE_SEQUENCE", "must be auto, true or false");
                 UseSequence::Auto
+            }
+        }
+    }
+
+    fn compare_interval(&mut self) -> Option<Duration> {
+        let interval = duration_or_off(&self.text("COMPARE_INTERVAL"));
+        let most = limits::COMPARE_INTERVAL_MAX;
+        match interval {
+            Some(interval) if interval.is_none_or(|interval| interval <= most) => interval,
+            _ => {
+                let reason = "must be off or a time from 1s to 720h, such as 90s, 30m or 12h";
+                self.complain("COMPARE_INTERVAL", reason);
+                None
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What can be configured, as one table.
 
+use std::time::Duration;
+
 /// One thing that can be configured.
 pub struct Variable {
     /// Its name in the environment and in `.env`; [`flag_of`] tells the flag.
@@ -49,6 +51,7 @@ pub const VARIABLES: &[Variable] = &[
     open("MASTER2_PEER_ADDRESS", "", "host:port at which master1 reaches master2; by default that of MASTER2_URL"),
     open("IMDB_HA_DATA", "", "folder of the local cluster; by default /var/lib/imdb-ha for root, else ~/.local/state/imdb-ha"),
     open("PG_BIN", "", "folder of PostgreSQL's programs; by default under /usr/lib/postgresql, the version that made the data or the newest"),
+    open("COMPARE_INTERVAL", "1h", "time between two comparisons of the masters in the background, such as 90s, 30m or 12h; 0 or off for none"),
     open("RUST_LOG", "info", "what is logged: off, error, warn, info, debug or trace; or module=level, several with commas between"),
 ];
 
@@ -90,6 +93,28 @@ pub(super) fn variable(name: &'static str) -> &'static Variable {
         .expect("every name read is in the table")
 }
 
+/// A length of time as a number with its unit (`90s`, `30m`, `12h`); 0 and `off` are no time at all.
+pub(super) fn duration_or_off(text: &str) -> Option<Option<Duration>> {
+    let text = text.trim().to_ascii_lowercase();
+    if text == "off" || text == "0" {
+        return Some(None);
+    }
+    let unit = text.chars().last()?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        _ => return None,
+    };
+    let digits = text.strip_suffix(unit)?;
+    let number: u64 = digits
+        .parse()
+        .ok()
+        .filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let seconds = number.checked_mul(factor)?;
+    Some((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
 /// Whether every part of a log filter is `level`, `module=level` or `module`. The logger itself would
 /// only print a warning about a part that it does not understand, and then log less than was asked for.
 pub(super) fn is_log_filter(text: &str) -> bool {
@@ -112,4 +137,35 @@ pub(super) fn is_log_filter(text: &str) -> bool {
             Some((module, level)) => is_module(module) && is_level(level),
             None => is_module(part),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_have_a_unit() {
+        let seconds =
+            |text: &str| duration_or_off(text).map(|time| time.map(|time| time.as_secs()));
+        for (text, expected) in [("90s", 90), ("30m", 1_800), (" 2H ", 7_200)] {
+            assert_eq!(seconds(text), Some(Some(expected)), "{text}");
+        }
+        for off in ["0", "off", "OFF", "0s"] {
+            assert_eq!(seconds(off), Some(None), "{off}");
+        }
+        for wrong in [
+            "",
+            "5",
+            "h",
+            "-1s",
+            "+1s",
+            "1.5h",
+            "1d",
+            "1 h",
+            "ñ",
+            "99999999999999999999h",
+        ] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! `messages.rs` every error text.
 
 mod access;
+mod compare;
 mod handlers;
 pub mod input;
 mod listener;
@@ -11,6 +12,7 @@ pub mod router;
 pub mod server;
 
 use crate::board::Board;
+use crate::comparer::Comparer;
 use crate::config::Config;
 use crate::genres::Store;
 use crate::history::History;
@@ -32,6 +34,7 @@ pub struct App {
     pub config: Arc<Config>,
     /// Verdicts of the database that became a 500.
     pub verdicts: Quiet,
+    pub comparer: Comparer,
 }
 
 /// A request, as a handler sees it.

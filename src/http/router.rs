@@ -1,8 +1,8 @@
 //! The routes, as one table, and the way from a method and a path to one of them.
 
-use super::handlers;
 use super::messages as msg;
 use super::{App, Problem, Reply, Req};
+use super::{compare, handlers};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Place {
     Worker,
     /// By a worker, with a JSON body.
     WorkerWithBody,
+    /// By a worker, with a JSON body or without any.
+    WorkerMaybeWithBody,
 }
 
 /// A handler.
@@ -69,6 +71,8 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/status", Access::Anyone, Place::Front, handlers::status, "everything the program knows"),
     route("POST", "/switch-to-primary", Access::Admin, Place::Worker, handlers::switch_to_primary, "moves the traffic to master1"),
     route("POST", "/switch-to-secondary", Access::Admin, Place::Worker, handlers::switch_to_secondary, "moves the traffic to master2"),
+    route("POST", "/compare", Access::Admin, Place::WorkerMaybeWithBody, compare::begin, "begins to compare the masters: all tables, or those of `{\"tables\": [name]}`"),
+    route("GET", "/compare", Access::Anyone, Place::Front, compare::result, "the comparison that runs, and the result of the last one"),
 ];
 
 /// The route of a request and the `{id}` of its path.

@@ -222,7 +222,12 @@ impl Shared {
             route,
             mut req,
         } = work;
-        if route.place == Place::WorkerWithBody {
+        let takes_body = match route.place {
+            Place::WorkerWithBody => true,
+            Place::WorkerMaybeWithBody => has_body(&request),
+            Place::Worker | Place::Front => false,
+        };
+        if takes_body {
             match read_body(&mut request, req.deadline) {
                 Ok(body) => req.body = body,
                 // The rest of the body is still to come, so this is not for a worker to end.
@@ -297,6 +302,12 @@ fn has_unread_body(request: &Request) -> bool {
     let chunked = headers(request, "Transfer-Encoding").next().is_some();
     let waits = header(request, "Expect").is_some();
     announced > READ_AHEAD_BYTES || chunked || (announced > 0 && waits)
+}
+
+/// Whether a body was announced.
+fn has_body(request: &Request) -> bool {
+    let chunked = headers(request, "Transfer-Encoding").next().is_some();
+    chunked || request.body_length().unwrap_or(0) > 0
 }
 
 /// Reads what is left of a body and throws it away; returns whether it ended in time.
