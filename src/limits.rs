@@ -206,9 +206,13 @@ pub const COMPARE_BATCH: usize = 5_000;
 /// Keys of one statement that reads or mends rows by key.
 pub const COMPARE_LOOKUP: usize = 500;
 
-/// Looks at a key that keeps changing before it is called unsettled. A row that is written hundreds of
-/// times a second is seen equal after a few.
-pub const COMPARE_LOOKS: u32 = 20;
+/// Looks at a key that keeps changing before it is called unsettled, about two seconds. A row that is
+/// written hundreds of times a second is seen to follow within a few.
+pub const COMPARE_LOOKS: u32 = 400;
+
+/// Pause between two such looks. Shorter than the time between two writes of a busy row, or the version
+/// that one master had at an earlier look would be over on the other before it is looked at.
+pub const COMPARE_LOOK_PAUSE: Duration = Duration::from_millis(3);
 
 /// Differing keys of a table that are kept and told; beyond it they are only counted.
 pub const COMPARE_KEYS_MAX: usize = 1_000;
@@ -219,8 +223,9 @@ pub const COMPARE_KEYS_SHOWN: usize = 10;
 /// Cuts of a chunk whose two sides differ in size by more than one chunk.
 pub const COMPARE_DEPTH: u32 = 8;
 
-/// Time for what was read on one master to be confirmed by its peer.
-pub const BARRIER: Duration = Duration::from_secs(10);
+/// Time for what was read on one master to be confirmed by its peer: a master that lags under load
+/// catches up within seconds once it may.
+pub const BARRIER: Duration = Duration::from_secs(30);
 
 /// The same, while nobody reads from the slot: time for an apply worker to come back.
 pub const BARRIER_BROKEN: Duration = Duration::from_secs(2);

@@ -224,7 +224,9 @@ impl Shared {
         } = work;
         let takes_body = match route.place {
             Place::WorkerWithBody => true,
-            Place::WorkerMaybeWithBody => has_body(&request),
+            Place::WorkerMaybeWithBody => {
+                header(&request, "Content-Type").is_some() || request.body_length().unwrap_or(0) > 0
+            }
             Place::Worker | Place::Front => false,
         };
         if takes_body {
@@ -302,12 +304,6 @@ fn has_unread_body(request: &Request) -> bool {
     let chunked = headers(request, "Transfer-Encoding").next().is_some();
     let waits = header(request, "Expect").is_some();
     announced > READ_AHEAD_BYTES || chunked || (announced > 0 && waits)
-}
-
-/// Whether a body was announced.
-fn has_body(request: &Request) -> bool {
-    let chunked = headers(request, "Transfer-Encoding").next().is_some();
-    chunked || request.body_length().unwrap_or(0) > 0
 }
 
 /// Reads what is left of a body and throws it away; returns whether it ended in time.

@@ -1,6 +1,6 @@
 //! What readings of rows say about them, decided purely.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 /// The columns of a primary key as texts, in the order of the key.
@@ -22,29 +22,66 @@ pub(super) type Seen = [Option<Version>; 2];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub key: Key,
+    /// As it was seen last.
     pub seen: Seen,
+    /// What it held on each master when it was looked at before, since the comparison began.
+    pub past: [VecDeque<Option<String>>; 2],
 }
 
-/// What a second look says, when everything that the first one saw has been replicated in between.
+/// What another look says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
+    /// The rows are the same, or one master has just come to hold what the other one held at an earlier
+    /// look: it follows. A row that is written all the time is never seen the same on both at once.
     Equal,
     /// Whatever was seen first had its time to arrive, nothing was written since, and they differ.
     Differs,
-    /// Somebody wrote in between, so what differs may be on its way.
+    /// Nobody wrote it, but nothing says yet that it is not on its way.
+    Standing,
+    /// Somebody wrote it since the last look.
     Moving,
 }
 
-/// Judges a key by what was seen of it before and after a barrier.
-pub(super) fn verdict(before: &Seen, now: &Seen) -> Verdict {
-    let content = |row: &Option<Version>| row.as_ref().map(|version| version.content.clone());
-    if content(&now[0]) == content(&now[1]) {
-        Verdict::Equal
-    } else if before == now {
-        Verdict::Differs
-    } else {
-        Verdict::Moving
+/// Looks that a candidate remembers. A master that lags further behind a row which is written all the
+/// time is not seen to follow.
+const PAST_MAX: usize = 64;
+
+impl Candidate {
+    pub fn new(key: Key, seen: Seen) -> Candidate {
+        let past = Default::default();
+        Candidate { key, seen, past }
     }
+
+    /// Judges by what is seen now; `settled` when both directions have passed a barrier since the last
+    /// look. What is left to be looked at is as of now.
+    pub fn look(&mut self, now: Seen, settled: bool) -> Verdict {
+        let contents = now.each_ref().map(content);
+        let follows = |here: usize, there: usize| {
+            let came = now[here] != self.seen[here];
+            came && self.past[there].contains(&contents[here])
+        };
+        let equal = contents[0] == contents[1] || follows(0, 1) || follows(1, 0);
+        let verdict = match (equal, now == self.seen) {
+            (true, _) => Verdict::Equal,
+            (_, true) if settled => Verdict::Differs,
+            (_, true) => Verdict::Standing,
+            _ => Verdict::Moving,
+        };
+        for (past, content) in self.past.iter_mut().zip(contents) {
+            if past.back() != Some(&content) {
+                past.push_back(content);
+            }
+            if past.len() > PAST_MAX {
+                past.pop_front();
+            }
+        }
+        self.seen = now;
+        verdict
+    }
+}
+
+fn content(row: &Option<Version>) -> Option<String> {
+    row.as_ref().map(|version| version.content.clone())
 }
 
 /// The keys of two readings of the same range whose rows are not the same.
@@ -55,15 +92,11 @@ pub(super) fn unlike(rows: [Vec<(Key, Version)>; 2]) -> Vec<Candidate> {
     for (key, here) in first {
         let there = second.remove(&key);
         if there.as_ref().map(|there| &there.content) != Some(&here.content) {
-            let seen = [Some(here), there];
-            found.push(Candidate { key, seen });
+            found.push(Candidate::new(key, [Some(here), there]));
         }
     }
-    let extra = second.into_iter().map(|(key, there)| Candidate {
-        key,
-        seen: [None, Some(there)],
-    });
-    found.extend(extra);
+    let extra = second.into_iter();
+    found.extend(extra.map(|(key, there)| Candidate::new(key, [None, Some(there)])));
     found.sort_by(|one, other| one.key.cmp(&other.key));
     found
 }
@@ -96,37 +129,55 @@ mod tests {
     #[test]
     fn only_what_differs_and_stands_still_is_a_difference() {
         let differing = [row("a", "1"), row("b", "7")];
+        let missing = [row("a", "1"), None];
         let cases = [
             // A row in flight has arrived.
-            (
-                [row("a", "1"), None],
-                [row("a", "1"), row("a", "9")],
-                Verdict::Equal,
-            ),
+            (&missing, [row("a", "1"), row("a", "9")], Verdict::Equal),
             // Both are gone.
-            ([row("a", "1"), None], [None, None], Verdict::Equal),
-            (differing.clone(), differing.clone(), Verdict::Differs),
-            (
-                [row("a", "1"), None],
-                [row("a", "1"), None],
-                Verdict::Differs,
-            ),
+            (&missing, [None, None], Verdict::Equal),
+            (&differing, differing.clone(), Verdict::Differs),
+            (&missing, missing.clone(), Verdict::Differs),
             // Written again with the same values: another tuple, perhaps on its way.
-            (
-                differing.clone(),
-                [row("a", "2"), row("b", "7")],
-                Verdict::Moving,
-            ),
-            (
-                differing.clone(),
-                [row("c", "1"), row("b", "8")],
-                Verdict::Moving,
-            ),
-            (differing.clone(), [None, row("b", "7")], Verdict::Moving),
+            (&differing, [row("a", "2"), row("b", "7")], Verdict::Moving),
+            (&differing, [row("c", "1"), row("b", "8")], Verdict::Moving),
+            (&differing, [None, row("b", "7")], Verdict::Moving),
         ];
         for (before, now, expected) in cases {
-            assert_eq!(verdict(&before, &now), expected, "{before:?} {now:?}");
+            let mut candidate = Candidate::new(vec![], before.clone());
+            assert_eq!(
+                candidate.look(now.clone(), true),
+                expected,
+                "{before:?} {now:?}"
+            );
         }
+        let mut candidate = Candidate::new(vec![], missing.clone());
+        assert_eq!(candidate.look(missing.clone(), false), Verdict::Standing);
+        assert_eq!(candidate.look(missing, true), Verdict::Differs);
+    }
+
+    #[test]
+    fn a_master_that_comes_to_hold_what_the_other_held_follows_it() {
+        let looks = |looks: &[(&str, &str)]| {
+            let pair = |(one, other): &(&str, &str)| [row(one, one), row(other, other)];
+            let mut candidate = Candidate::new(vec![], pair(&looks[0]));
+            let rest = looks[1..].iter();
+            rest.map(|seen| candidate.look(pair(seen), true))
+                .collect::<Vec<_>>()
+        };
+        let (equal, moving) = (Verdict::Equal, Verdict::Moving);
+        assert_eq!(
+            looks(&[("5", "1"), ("6", "2"), ("7", "3"), ("8", "6")]),
+            [moving, moving, equal]
+        );
+        assert_eq!(
+            looks(&[("1", "5"), ("2", "6"), ("6", "7")]),
+            [moving, equal]
+        );
+        // One that stands still does not, even if the other once held the same.
+        assert_eq!(
+            looks(&[("1", "9"), ("3", "9"), ("4", "9")]),
+            [moving, moving]
+        );
     }
 
     #[test]

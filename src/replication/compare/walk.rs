@@ -4,7 +4,7 @@
 
 use super::reach::Masters;
 use super::tables::Table;
-use super::verdict::{Candidate, Key, Seen, Verdict, Version, next_rows, unlike, verdict};
+use super::verdict::{Candidate, Key, Seen, Verdict, Version, next_rows, unlike};
 use super::{Pace, barrier};
 use crate::cluster::NodeId;
 use crate::limits;
@@ -12,7 +12,7 @@ use crate::pg::Session;
 use anyhow::bail;
 use postgres::Row;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a walk has found.
 #[derive(Debug, Default)]
@@ -169,35 +169,42 @@ impl Walk<'_> {
         })
     }
 
-    /// Looks at the candidates until each has settled, or [`limits::COMPARE_LOOKS`] times.
+    /// Looks at the candidates until each has settled, or [`limits::COMPARE_LOOKS`] times. Only what
+    /// nobody writes needs a barrier; the rest is watched until one master is seen to follow the other.
     fn settle(&mut self) -> anyhow::Result<()> {
         let mut open = std::mem::take(&mut self.candidates);
-        for look in 0..limits::COMPARE_LOOKS {
+        let mut standing = true;
+        for _ in 0..limits::COMPARE_LOOKS {
             if open.is_empty() {
-                return Ok(());
+                break;
             }
-            let passed = match self.found.trouble {
-                None => barrier::pass(self.masters)?,
-                Some(_) => Ok(()),
-            };
-            if let Err(trouble) = passed {
-                self.found.trouble = Some(trouble);
-            }
-            let before = std::mem::take(&mut open);
-            let now = look_up(self.masters, self.table, &self.doing("look again"), &before)?;
-            for (before, now) in before.into_iter().zip(now) {
-                match verdict(&before.seen, &now.seen) {
-                    Verdict::Equal => {}
-                    Verdict::Differs if self.found.trouble.is_none() => self.found.note(now),
-                    // Without a barrier nothing says that the row is not on its way.
-                    Verdict::Differs | Verdict::Moving => open.push(now),
+            let mut settled = false;
+            if standing {
+                match barrier::pass(self.masters)? {
+                    Ok(()) => settled = true,
+                    Err(trouble) => self.found.trouble = Some(trouble),
                 }
             }
+            let now = look_up(self.masters, self.table, &self.doing("look again"), &open)?;
+            let mut left = Vec::new();
+            standing = false;
+            for (mut candidate, now) in open.into_iter().zip(now) {
+                match candidate.look(now, settled) {
+                    Verdict::Equal => continue,
+                    Verdict::Differs => self.found.note(candidate),
+                    Verdict::Standing => {
+                        standing = true;
+                        left.push(candidate);
+                    }
+                    Verdict::Moving => left.push(candidate),
+                }
+            }
+            open = left;
+            // Without a barrier nothing tells a difference from a row on its way.
             if self.found.trouble.is_some() {
                 break;
             }
-            // Readings that follow each other closely would see the same moment of a busy link.
-            std::thread::sleep(Duration::from_millis(u64::from(look)));
+            std::thread::sleep(limits::COMPARE_LOOK_PAUSE);
         }
         self.found.unsettled += open.len() as u64;
         let room = limits::COMPARE_KEYS_MAX.saturating_sub(self.found.moving.len());
@@ -225,7 +232,7 @@ fn look_up(
     table: &Arc<Table>,
     doing: &str,
     candidates: &[Candidate],
-) -> anyhow::Result<Vec<Candidate>> {
+) -> anyhow::Result<Vec<Seen>> {
     let mut found = Vec::with_capacity(candidates.len());
     for batch in candidates.chunks(limits::COMPARE_LOOKUP) {
         let keys = Arc::new(table.transposed(batch.iter().map(|candidate| &candidate.key)));
@@ -245,8 +252,7 @@ fn look_up(
                 rows[place as usize - 1][node.index()] = Some(version);
             }
         }
-        let keys = batch.iter().map(|candidate| candidate.key.clone());
-        found.extend(keys.zip(rows).map(|(key, seen)| Candidate { key, seen }));
+        found.append(&mut rows);
     }
     Ok(found)
 }
