@@ -184,6 +184,9 @@ pub const COMPARE_CALL: Duration = Duration::from_secs(8);
 /// says why.
 pub const COMPARE_STATEMENT: Duration = Duration::from_secs(7);
 
+/// Tries to connect before a comparison, of [`POOL_WAIT`] each when the master is away or very busy.
+pub const COMPARE_CONNECTS: u32 = 3;
+
 /// The question whether a table exists, while a request waits for the answer.
 pub const COMPARE_CHECK: Duration = Duration::from_secs(2);
 
@@ -264,4 +267,6 @@ const _: () = assert!(PULSE_INTERVAL.as_millis() * 3 < CLIENT_SILENCE.as_millis(
 const _: () = assert!(
     API_STOP.as_millis() + SERVER_STOP_FAST.as_millis() + SERVER_STOP_IMMEDIATE.as_millis() < 9_000
 );
+const _: () =
+    assert!(COMPARE_CALL.as_millis() / 2 + (LOCK_TIMEOUT_MS as u128) < COMPARE_CALL.as_millis());
 const _: () = assert!(COMPARE_STATEMENT.as_millis() < COMPARE_CALL.as_millis());

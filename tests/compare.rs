@@ -233,6 +233,59 @@ fn the_older_version_is_the_truth_when_it_is_named_so() {
     assert_eq!(cluster.rows("master2"), older);
 }
 
+/// What README says that a role needs which is no superuser.
+#[test]
+fn a_plain_role_compares_and_with_four_grants_repairs() {
+    let cluster = cluster();
+    for node in ["master1", "master2"] {
+        let mut client = behind_the_back(&cluster, node);
+        let sql = "CREATE ROLE simple LOGIN PASSWORD 'simple'; GRANT pg_monitor TO simple; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON generos TO simple";
+        client.batch_execute(sql).expect("a role");
+    }
+    behind_the_back(&cluster, "master2")
+        .batch_execute("DELETE FROM generos WHERE id_genero = 8; UPDATE generos SET genero = 'x' WHERE id_genero = 9")
+        .expect("change");
+    let as_simple = |arguments: &[&str]| {
+        let url = |node: &str| cluster.url(node).replace("root:root", "simple:simple");
+        let mut command = common::clean_command();
+        command
+            .args(arguments)
+            .env("MASTER1_URL", url("master1"))
+            .env("MASTER2_URL", url("master2"));
+        command.output().expect("run imdb-ha")
+    };
+    let differing = as_simple(&["compare"]);
+    assert!(
+        text(&differing).contains("2 DIFFER"),
+        "{}",
+        text(&differing)
+    );
+    let refused = as_simple(&["compare", "--repair", "master1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused);
+    assert!(
+        said.contains("begin the repair on master2") && said.contains("permission denied"),
+        "{said}"
+    );
+    cluster
+        .sql("master2")
+        .batch_execute(
+            "GRANT SET ON PARAMETER session_replication_role TO simple; \
+             GRANT EXECUTE ON FUNCTION pg_replication_origin_create(text), pg_replication_origin_oid(text), \
+                 pg_replication_origin_session_setup(text), pg_replication_origin_session_is_setup() TO simple",
+        )
+        .expect("grant");
+    let repaired = as_simple(&["compare", "--repair", "master1"]);
+    assert!(
+        text(&repaired).contains("1 inserted, 1 updated, 0 deleted"),
+        "{}",
+        text(&repaired)
+    );
+    assert_eq!(repaired.status.code(), Some(0));
+    assert_eq!(cluster.rows("master1"), cluster.rows("master2"));
+}
+
 /// The row to be mended is being written by somebody else, whose transaction ends only once the repair
 /// waits for it.
 #[test]

@@ -11,7 +11,7 @@ use super::report::{Repaired, Report, State};
 use super::tables::Table;
 use super::verdict::{Candidate, Key, Version};
 use super::walk::version;
-use super::{Measured, Pace, measure};
+use super::{Measured, Pace, connect, measure};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
@@ -19,6 +19,7 @@ use crate::pg::{self, Session};
 use anyhow::bail;
 use postgres::{Client, Transaction};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A name for what writes here. It is made when it is first needed, and kept: it belongs to one session
 /// at a time, so that no two repairs write on the same master at once.
@@ -36,7 +37,7 @@ enum Mended {
     Inserted,
     Updated,
     Deleted,
-    /// Somebody wrote it meanwhile.
+    /// Somebody wrote it meanwhile, or others took all the time of its batch.
     LeftAlone,
     Refused(String),
 }
@@ -63,8 +64,9 @@ pub(super) fn run(
     for _ in 0..limits::REPAIR_ROUNDS {
         let (mut report, measured) = measure(masters, wanted, Pace::FAST, progress)?;
         let before = repaired.clone();
+        repaired.refused.clear();
         if report.state == State::Differing {
-            repaired.refused.clear();
+            connect(&writers)?;
             begin(&writers, target)?;
             for table in &measured {
                 mend_table(masters, &writers, table, from, &mut repaired)?;
@@ -147,6 +149,7 @@ fn mend_table(
         let (table, batch) = (Arc::clone(table), batch.to_vec());
         let outcomes = writers.run(target, &format!("mend {name}"), move |session| {
             prepare(session.client())?;
+            let began = Instant::now();
             let mut outcomes = Vec::with_capacity(batch.len());
             for (candidate, truth) in batch.iter().zip(&truths) {
                 let pair = Pair {
@@ -155,7 +158,11 @@ fn mend_table(
                     compared_truth: candidate.seen[from.index()].as_ref(),
                     compared: candidate.seen[target.index()].as_ref(),
                 };
-                outcomes.push(mend(session.client(), &table, &pair)?);
+                // Each row may have waited for a lock, and nobody waits longer than for one call.
+                outcomes.push(match began.elapsed() < limits::COMPARE_CALL / 2 {
+                    true => mend(session.client(), &table, &pair)?,
+                    false => Mended::LeftAlone,
+                });
             }
             Ok(outcomes)
         })?;

@@ -61,7 +61,7 @@ pub struct Repaired {
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
-    /// Rows that were left alone, since somebody wrote them meanwhile; they were compared again.
+    /// Rows that were left alone, since somebody wrote or held them meanwhile; they were compared again.
     pub left_alone: u64,
     /// Why rows could not be mended; the first few reasons.
     pub refused: Vec<String>,
@@ -193,7 +193,8 @@ impl Report {
         let (rows, tables) = (self.rows, self.tables.len());
         let _ = writeln!(
             text,
-            "{verdict} ({tables} tables, {rows} rows, {} s)",
+            "{verdict} ({tables} table{}, {rows} rows, {} s)",
+            if tables == 1 { "" } else { "s" },
             self.seconds
         );
         text
@@ -213,7 +214,7 @@ impl Repaired {
         let _ = writeln!(
             text,
             "repair from {from}: {inserted} inserted, {updated} updated, {deleted} deleted, \
-             {left_alone} left alone because they were written meanwhile"
+             {left_alone} left alone for the time being"
         );
         for reason in &self.refused {
             let _ = writeln!(text, "  not mended: {reason}");
