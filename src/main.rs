@@ -3,6 +3,7 @@
 mod board;
 mod cli;
 mod cluster;
+mod comparer;
 mod config;
 mod dispatch;
 mod genres;
@@ -72,6 +73,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Replication(Replication::Status { json }) => {
             replication::report_status(&config, json)
         }
+        Subcommands::Compare(wanted) => replication::compare::report(&config, &wanted),
         Subcommands::Completions { .. } | Subcommands::Table { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 use url::Url;
-use variables::{is_log_filter, variable};
+use variables::{duration_or_off, is_log_filter, variable};
 
 /// Whether ids are drawn from the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Config {
     /// Folder of PostgreSQL's programs, if one was named.
     pub pg_bin: Option<String>,
     pub log_filter: String,
+    /// Time between two comparisons in the background, if there are any.
+    pub compare_interval: Option<Duration>,
 }
 
 /// A host and port.
@@ -173,6 +175,7 @@ impl Config {
             home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
             pg_bin: check.optional("PG_BIN"),
             log_filter: check.log_filter(),
+            compare_interval: check.compare_interval(),
             masters,
         };
         match check.invalid.is_empty() {
@@ -384,6 +387,22 @@ impl Check<'_> {
             _ => {
                 self.complain("DURABILITY", "must be zero-loss or async");
                 Mode::ZeroLoss
+            }
+        }
+    }
+
+    fn compare_interval(&mut self) -> Option<Duration> {
+        let interval = duration_or_off(&self.text("COMPARE_INTERVAL"));
+        let most = limits::COMPARE_INTERVAL_MAX;
+        match interval {
+            Some(None) => None,
+            Some(Some(interval)) if interval >= Duration::from_secs(1) && interval <= most => {
+                Some(interval)
+            }
+            _ => {
+                let reason = "must be off or a time from 1s to 720h, such as 90s, 30m or 12h";
+                self.complain("COMPARE_INTERVAL", reason);
+                None
             }
         }
     }
