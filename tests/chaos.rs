@@ -7,6 +7,7 @@ mod checker;
 #[allow(dead_code)]
 #[path = "../benches/chaos/load.rs"]
 mod load;
+#[allow(dead_code)]
 #[path = "../benches/chaos/relay.rs"]
 mod relay;
 #[allow(dead_code)]

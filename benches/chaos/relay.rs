@@ -3,7 +3,7 @@
 
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{ErrorKind, Read, Result, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -53,11 +53,7 @@ struct State {
 impl Relay {
     /// Relays to a server on this machine.
     pub fn start(server_port: u16) -> Result<Relay> {
-        let port = free_port()?;
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        listener.set_reuse_address(true)?;
-        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
-        listener.listen(BACKLOG)?;
+        let (listener, port) = listen_anywhere()?;
         let inner = Arc::new(Inner {
             listener,
             server: SocketAddr::from((Ipv4Addr::LOCALHOST, server_port)),
@@ -253,13 +249,27 @@ impl Pair {
     }
 }
 
-/// A port below those that the system gives to outgoing connections, so that none of them takes it
-/// while its server is away.
-pub fn free_port() -> Result<u16> {
+/// Listens on a port below those that the system gives to outgoing connections, so that none of them
+/// takes it once its server is away.
+fn listen_anywhere() -> Result<(Socket, u16)> {
     let begin = 20_000 + (std::process::id() % 10_000) as u16;
-    (begin..begin + 2_000)
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+    let listen = |port: u16| {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        // It listens again while connections of the time before are still open.
+        listener.set_reuse_address(true)?;
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+        listener.listen(BACKLOG)?;
+        Ok::<_, std::io::Error>((listener, port))
+    };
+    let mut ports = begin..begin + 2_000;
+    ports
+        .find_map(|port| listen(port).ok())
         .ok_or_else(|| ErrorKind::AddrInUse.into())
+}
+
+/// Such a port, for a server that is started next.
+pub fn free_port() -> Result<u16> {
+    listen_anywhere().map(|(_, port)| port)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
