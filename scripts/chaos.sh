@@ -15,4 +15,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/rust.sh
 . scripts/rust.sh
 scripts/install.sh >&2
-exec cargo bench --locked --quiet --bench chaos -- "$@"
+echo "chaos: building (the first time takes some minutes)" >&2
+# Run by itself and not by cargo, which would add an error of its own to what is found.
+driver=$(cargo bench --locked --quiet --bench chaos --no-run --message-format=json |
+  sed -nE 's/.*"name":"chaos".*"executable":"([^"]+)".*/\1/p')
+[ -n "$driver" ] || { echo "chaos: cargo did not say what it built" >&2; exit 1; }
+exec "$driver" "$@"

@@ -59,7 +59,7 @@ struct Options {
     /// Append the API's log to this file
     #[arg(long)]
     log: Option<String>,
-    /// What `cargo bench` adds by itself
+    /// What `cargo bench` adds by itself, for whoever runs it that way
     #[arg(long, hide = true)]
     bench: bool,
 }
