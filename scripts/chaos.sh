@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts a cluster of its own under load, strikes it with one fault after the other, and checks that no acknowledged
 # write is lost, none is applied twice, no request fails and both masters end equal: real masters with fsync on, in a
-# temporary folder and on free ports. Each kind of fault once takes about two minutes.
+# temporary folder and on free ports. Each kind of fault once takes about a minute.
 #
 #   scripts/chaos.sh                                        each kind once
 #   scripts/chaos.sh --faults 100 --seed 7                  a long run in another order
