@@ -56,6 +56,9 @@ pub enum Local {
         /// Use a temporary folder and free ports, stop when standard input ends, and leave nothing behind
         #[arg(long, conflicts_with = "detach")]
         ephemeral: bool,
+        /// Start no API: the masters, joined, and Redis, for an API of your own (`imdb-ha serve`)
+        #[arg(long)]
+        no_api: bool,
         /// Print the state as one line of JSON instead of the banner
         #[arg(long)]
         json: bool,
