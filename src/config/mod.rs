@@ -162,8 +162,18 @@ impl Config {
             port: check.number("PORT", 1, 65_535) as u16,
             bind: check.parsed("BIND", "an IP address such as 127.0.0.1 or 0.0.0.0"),
             admin_token: check.admin_token(),
-            use_sequence: check.use_sequence(),
-            durability: check.durability(),
+            use_sequence: check.choice(
+                "USE_SEQUENCE",
+                [
+                    ("auto", UseSequence::Auto),
+                    ("true", UseSequence::Always),
+                    ("false", UseSequence::Never),
+                ],
+            ),
+            durability: check.choice(
+                "DURABILITY",
+                [("zero-loss", Mode::ZeroLoss), ("async", Mode::Async)],
+            ),
             http_workers: check.number("HTTP_WORKERS", 2, 512) as usize,
             pool_size: check.number("POOL_SIZE", 1, 128) as u32,
             probe_interval: Duration::from_millis(check.number("PROBE_INTERVAL_MS", 20, 10_000)),
@@ -363,32 +373,15 @@ impl Check<'_> {
         Some(Secret(token))
     }
 
-    fn use_sequence(&mut self) -> UseSequence {
-        match self
-            .text("USE_SEQUENCE")
-            .trim()
-            .to_ascii_lowercase()
-            .as_str()
-        {
-            "auto" => UseSequence::Auto,
-            "true" => UseSequence::Always,
-            "false" => UseSequence::Never,
-            _ => {
-                self.complain("USE_SEQUENCE", "must be auto, true or false");
-                UseSequence::Auto
-            }
+    /// One of a few words.
+    fn choice<T: Copy, const N: usize>(&mut self, name: &'static str, words: [(&str, T); N]) -> T {
+        let value = self.text(name).trim().to_ascii_lowercase();
+        let found = words.iter().find(|(word, _)| *word == value);
+        if found.is_none() {
+            let known = words.map(|(word, _)| word);
+            self.complain(name, format!("must be {}", known.join(" or ")));
         }
-    }
-
-    fn durability(&mut self) -> Mode {
-        match self.text("DURABILITY").trim() {
-            "zero-loss" => Mode::ZeroLoss,
-            "async" => Mode::Async,
-            _ => {
-                self.complain("DURABILITY", "must be zero-loss or async");
-                Mode::ZeroLoss
-            }
-        }
+        found.map_or(words[0].1, |(_, meaning)| *meaning)
     }
 
     fn compare_interval(&mut self) -> Option<Duration> {
@@ -462,7 +455,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "PORT: must be a whole number from 1 to 65535 (got \"70000\")\n\
-             USE_SEQUENCE: must be auto, true or false (got \"si\")"
+             USE_SEQUENCE: must be auto or true or false (got \"si\")"
         );
     }
 
