@@ -151,7 +151,12 @@ BEGIN
     IF gana THEN
         DELETE FROM public.generos WHERE id_genero = NEW.id_genero;
     END IF;
-    IF aqui.cambiado_en <> (NEW.fila ->> 'cambiado_en')::timestamptz THEN
+    -- No conflict: what is here is what was deleted; or both masters deleted that, and this row came later.
+    IF aqui.cambiado_en <> (NEW.fila ->> 'cambiado_en')::timestamptz AND NOT EXISTS (
+        SELECT FROM imdb_ha.borrados
+        WHERE id_genero = NEW.id_genero
+            AND (fila ->> 'cambiado_en')::timestamptz = (NEW.fila ->> 'cambiado_en')::timestamptz
+    ) THEN
         PERFORM imdb_ha.anotar_conflicto('delete_update', NEW.id_genero,
             CASE WHEN gana THEN 'remote' ELSE 'local' END,
             pg_catalog.to_jsonb(aqui), pg_catalog.to_jsonb(NEW));

@@ -4,6 +4,7 @@ mod board;
 mod cli;
 mod cluster;
 mod config;
+mod conflicts;
 mod dispatch;
 mod genres;
 mod history;
@@ -68,6 +69,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Replication(Replication::Status { json }) => {
             replication::report_status(&config, json)
         }
+        Subcommands::Conflicts { json, limit } => conflicts::report(&config, limit as usize, json),
         Subcommands::Completions { .. } | Subcommands::Table { .. } => Ok(ExitCode::SUCCESS),
     }
 }

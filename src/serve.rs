@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::cluster::{Cluster, NodeId};
 use crate::config::Config;
+use crate::conflicts::Conflicts;
 use crate::dispatch::Dispatch;
 use crate::genres::Store;
 use crate::http::{self, App};
@@ -97,7 +98,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
     let dispatch = Arc::new(Dispatch::new(
         Arc::clone(&board),
         supervisor.clone(),
-        sessions,
+        sessions.clone(),
     ));
     let store = Store::new(dispatch, config.use_sequence);
     let config = Arc::clone(config);
@@ -105,6 +106,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         board,
         supervisor,
         store,
+        conflicts: Conflicts::new(sessions),
         history,
         config,
         verdicts: Quiet::default(),

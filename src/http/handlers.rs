@@ -150,6 +150,8 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "holding_writes": view.holding_writes,
         "writes_under_way": app.board.writes_under_way(view.active),
         "durability": DURABILITY,
+        "alarms": alarms(app),
+        "conflicts": conflicts(app),
         "masters": masters,
         "redis": app.history.redis(),
         "api": {
@@ -198,6 +200,25 @@ fn switch(app: &App, req: &Req, to: NodeId) -> Handled {
                 .because("the supervisor did not answer in time"))
         }
     }
+}
+
+/// What a person has to look at, in words.
+fn alarms(app: &App) -> Vec<String> {
+    let of_node = |node: NodeId| {
+        let alarms = app.board.details(node).map(|seen| seen.alarms());
+        let named = move |alarm| format!("{node}: {alarm}");
+        alarms.unwrap_or_default().into_iter().map(named)
+    };
+    NodeId::BOTH.into_iter().flat_map(of_node).collect()
+}
+
+/// How many conflicts each master has in its log; null for one that does not answer.
+fn conflicts(app: &App) -> Map<String, Value> {
+    let of_node = |node: NodeId| {
+        let count = app.board.details(node).and_then(|seen| seen.conflicts);
+        (node.name().to_string(), json!(count))
+    };
+    NodeId::BOTH.into_iter().map(of_node).collect()
 }
 
 fn path_id(req: &Req) -> Result<i32, Problem> {

@@ -3,6 +3,7 @@
 //! `messages.rs` every error text.
 
 mod access;
+mod conflicts;
 mod handlers;
 pub mod input;
 mod listener;
@@ -12,6 +13,7 @@ pub mod server;
 
 use crate::board::Board;
 use crate::config::Config;
+use crate::conflicts::Conflicts;
 use crate::genres::Store;
 use crate::history::History;
 use crate::limits;
@@ -28,6 +30,7 @@ pub struct App {
     pub board: Arc<Board>,
     pub supervisor: Supervisor,
     pub store: Store,
+    pub conflicts: Conflicts,
     pub history: History,
     pub config: Arc<Config>,
     /// Verdicts of the database that became a 500.

@@ -1,5 +1,6 @@
 //! The routes, as one table, and the way from a method and a path to one of them.
 
+use super::conflicts;
 use super::handlers;
 use super::messages as msg;
 use super::{App, Problem, Reply, Req};
@@ -67,6 +68,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves, else 500"),
     route("GET", "/active-node", Access::Anyone, Place::Front, handlers::active_node, "the master that serves, or served last"),
     route("GET", "/status", Access::Anyone, Place::Front, handlers::status, "everything the program knows"),
+    route("GET", "/conflicts", Access::Anyone, Place::Worker, conflicts::list, "settled conflicts of both masters, newest first: `?limit=`, `?after=` (the `next` of the page before)"),
     route("POST", "/switch-to-primary", Access::Admin, Place::Worker, handlers::switch_to_primary, "moves the traffic to master1"),
     route("POST", "/switch-to-secondary", Access::Admin, Place::Worker, handlers::switch_to_secondary, "moves the traffic to master2"),
 ];

@@ -345,6 +345,16 @@ fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
         let slot_active = row.map(|row| row.try_get(0)).transpose()?;
         Ok((slot_active, tables.try_get(0)?))
     })?;
+    // Each server has sorted by its own collation.
+    let sorted = |mut tables: Vec<String>| {
+        tables.sort();
+        tables
+    };
+    let subscription = subscription.map(|found| Subscription {
+        tables: sorted(found.tables),
+        ..found
+    });
+    let published = sorted(published);
     Ok(Found {
         subscription,
         slot_active,
