@@ -80,6 +80,9 @@ BEGIN
 END
 $$;
 
+-- As in sql/conflicts.sql.
+REVOKE ALL ON FUNCTION imdb_ha.sellar(), imdb_ha.enterrar(), imdb_ha.adelantar() FROM PUBLIC;
+
 DO $$
 DECLARE
     disparador record;

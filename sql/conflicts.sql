@@ -165,6 +165,10 @@ BEGIN
 END
 $$;
 
+-- Else anybody could put them on a table of their own and write deletions through it. Firing asks for
+-- no right.
+REVOKE ALL ON FUNCTION imdb_ha.conciliar_generos(), imdb_ha.conciliar_borrados() FROM PUBLIC;
+
 -- REPLICA: they fire in the apply worker and nowhere else. The depth: what they write themselves is
 -- settled already.
 DO $$

@@ -643,3 +643,62 @@ fn data_of_an_earlier_version_is_taken_over_while_it_is_written() {
     pair.equal("a deletion after the upgrade");
     assert_eq!(names(&mut pair.masters[1], 502)[0], "502 vive");
 }
+
+/// A request that was stuck on a frozen master must not delete what was made after it.
+#[test]
+fn a_deletion_counts_from_its_request_and_a_plain_role_may_write() {
+    let cluster = Cluster::start();
+    let mut pair = Pair::new(&cluster);
+    let mut holder = cluster.sql("master1");
+    let mut hold = holder.transaction().expect("a transaction");
+    hold.execute(
+        "SELECT FROM public.generos WHERE id_genero = 7 FOR UPDATE",
+        &[],
+    )
+    .expect("the lock");
+    std::thread::scope(|scope| {
+        let deleting = scope.spawn(|| cluster.ask("DELETE", "/generos/7", None, &[]));
+        wait_until("the deletion waits", || {
+            let waiting = "SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            !texts(&mut pair.masters[0], waiting).is_empty()
+        });
+        // Meanwhile its client has given up, and others go on at the other master.
+        pair.links("DISABLE");
+        pair.run(
+            1,
+            "DELETE FROM public.generos WHERE id_genero = 7; \
+             INSERT INTO public.generos VALUES (7, 'hecho después')",
+        );
+        hold.rollback().expect("its end");
+        assert_eq!(deleting.join().expect("the request").status, 200);
+    });
+    pair.links("ENABLE");
+    pair.settle();
+    pair.equal("a late deletion");
+    assert_eq!(names(&mut pair.masters[0], 1)[6], "7 hecho después");
+
+    // A clock that goes ahead at one master does not keep a new row from staying.
+    pair.run(
+        1,
+        "BEGIN; SELECT set_config('imdb_ha.hora', (now() + interval '1 hour')::text, true); \
+         DELETE FROM public.generos WHERE id_genero = 8; COMMIT",
+    );
+    pair.settle();
+    let anew = cluster.post("/generos", r#"{"id_genero": 8, "genero": "otra vez"}"#);
+    assert_eq!(anew.status, 201);
+    pair.settle();
+    pair.equal("a row after a deletion of the future");
+    assert_eq!(names(&mut pair.masters[1], 8)[0], "8 otra vez");
+
+    pair.run(
+        0,
+        "CREATE ROLE sencillo LOGIN PASSWORD 'x' IN ROLE pg_monitor; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON public.generos TO sencillo; SET ROLE sencillo; \
+         INSERT INTO public.generos VALUES (9001, 'a'), (9002, 'b'); \
+         UPDATE public.generos SET genero = 'c' WHERE id_genero = 9001; \
+         DELETE FROM public.generos WHERE id_genero = 9002; RESET ROLE",
+    );
+    pair.settle();
+    pair.equal("written by a plain role");
+    assert_eq!(names(&mut pair.masters[1], 9001), ["9001 c"]);
+}
