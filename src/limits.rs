@@ -293,6 +293,38 @@ pub const COMPARE_INTERVAL_MAX: Duration = Duration::from_secs(720 * 3_600);
 
 /// Tables that one request may name.
 pub const COMPARE_TABLES_MAX: usize = 1_000;
+// --- conflicts and the apply worker -----------------------------------------------------------
+
+/// An apply worker that has run for this long has settled. One that fails at the first change of
+/// its backlog is gone within milliseconds.
+pub const APPLY_SETTLED: Duration = Duration::from_millis(1_000);
+
+/// An apply worker that has not settled for this long, while its peer answers, has stopped for a
+/// reason of its own. A restart takes half a second, and whoever looks must know within 5 s.
+pub const APPLY_WRONG_AFTER: Duration = Duration::from_millis(2_500);
+
+/// Time between two looks into the log of a server whose apply worker has stopped.
+pub const APPLY_LOG_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Lines among which one report of a server's log is looked for; it has five or six, and reports of
+/// busy sessions can stand between them.
+pub const LOG_REPORT_LINES: usize = 50;
+
+/// Characters that are shown of a line of a server's log which was not understood.
+pub const LOG_LINE_SHOWN: usize = 500;
+
+/// Time that the masters get to show their conflicts; one that is frozen costs a reader this much.
+pub const CONFLICTS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Conflicts that `imdb-ha conflicts` shows by default.
+pub const CONFLICTS_SHOWN: i64 = 20;
+
+/// Time between two prunings of the deletions, which are kept for 30 days.
+pub const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Deletions are pruned only while the peer's changes arrive within this time: next to the 30 days
+/// that they are kept it is nothing, and on a busy cluster nobody is ever at zero.
+pub const PRUNE_LAG_MAX_MS: u64 = 60_000;
 
 const _: () = assert!(
     SUSPECT_AFTER_MS > 2 * PROBE_INTERVAL_MS,

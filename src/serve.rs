@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::cluster::{Cluster, NodeId};
 use crate::config::Config;
+use crate::conflicts::Conflicts;
 use crate::dispatch::Dispatch;
 use crate::genres::Store;
 use crate::http::{self, App};
@@ -112,7 +113,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
     let dispatch = Arc::new(Dispatch::new(
         Arc::clone(&board),
         supervisor.clone(),
-        sessions,
+        sessions.clone(),
     ));
     let store = Store::new(dispatch, config.use_sequence);
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
@@ -121,6 +122,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         board,
         supervisor,
         store,
+        conflicts: Conflicts::new(sessions),
         history,
         config,
         verdicts: Quiet::default(),

@@ -69,7 +69,10 @@ const SELECT_STAMP: &str = "SELECT id_genero::int4, genero::text, cambiado_en FR
 const UPDATE: &str = "UPDATE public.generos SET genero = $2::text, cambiado_en = $3::timestamptz \
     WHERE id_genero = $1::int4 AND cambiado_en < $3::timestamptz \
     RETURNING id_genero::int4, genero::text";
-const DELETE: &str = "DELETE FROM public.generos \
+// The record of the deletion gets the time of the request too: imdb_ha.hora, for this statement alone.
+const DELETE: &str = "WITH hora AS MATERIALIZED (\
+    SELECT pg_catalog.set_config('imdb_ha.hora', ($2::timestamptz)::text, true)) \
+    DELETE FROM public.generos USING hora \
     WHERE id_genero = $1::int4 AND cambiado_en <= $2::timestamptz \
     RETURNING id_genero::int4, genero::text";
 const LIST: &str = "SELECT id_genero::int4, genero::text FROM public.generos \

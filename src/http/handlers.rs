@@ -160,6 +160,8 @@ pub fn status(app: &App, req: &Req) -> Handled {
         },
         "role": role(&view.role),
         "paused_until": view.paused_until_ms.map(|until| at(now_ms, until)),
+        "alarms": alarms(app),
+        "conflicts": conflicts(app),
         "masters": masters,
         "redis": app.history.redis(),
         "api": {
@@ -169,10 +171,29 @@ pub fn status(app: &App, req: &Req) -> Handled {
             "admin": if config.admin_token.is_some() { "token" } else { "loopback" },
         },
         "compare": app.comparer.summary(),
-        "alarms": app.comparer.alarm().into_iter().collect::<Vec<_>>(),
         "history": app.history.newest(limits::HISTORY_IN_STATUS),
     });
     Ok(Reply::ok(200, body))
+}
+
+/// What a person has to look at, in words.
+fn alarms(app: &App) -> Vec<String> {
+    let of_node = |node: NodeId| {
+        let alarms = app.board.details(node).map(|seen| seen.alarms());
+        let named = move |alarm| format!("{node}: {alarm}");
+        alarms.unwrap_or_default().into_iter().map(named)
+    };
+    let of_nodes = NodeId::BOTH.into_iter().flat_map(of_node);
+    of_nodes.chain(app.comparer.alarm()).collect()
+}
+
+/// How many conflicts each master has in its log; null for one that does not answer.
+fn conflicts(app: &App) -> Map<String, Value> {
+    let of_node = |node: NodeId| {
+        let count = app.board.details(node).and_then(|seen| seen.conflicts);
+        (node.name().to_string(), json!(count))
+    };
+    NodeId::BOTH.into_iter().map(of_node).collect()
 }
 
 fn path_id(req: &Req) -> Result<i32, Problem> {

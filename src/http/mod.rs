@@ -5,6 +5,7 @@
 mod access;
 mod commands;
 mod compare;
+mod conflicts;
 mod handlers;
 pub mod input;
 mod listener;
@@ -15,6 +16,7 @@ pub mod server;
 use crate::board::Board;
 use crate::comparer::Comparer;
 use crate::config::Config;
+use crate::conflicts::Conflicts;
 use crate::genres::Store;
 use crate::history::History;
 use crate::limits;
@@ -31,6 +33,7 @@ pub struct App {
     pub board: Arc<Board>,
     pub supervisor: Supervisor,
     pub store: Store,
+    pub conflicts: Conflicts,
     pub history: History,
     pub config: Arc<Config>,
     /// Verdicts of the database that became a 500.

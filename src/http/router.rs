@@ -2,7 +2,7 @@
 
 use super::messages as msg;
 use super::{App, Problem, Reply, Req};
-use super::{commands, compare, handlers};
+use super::{commands, compare, conflicts, handlers};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/history", Access::Anyone, Place::Worker, commands::history, "what changed, why, from what to what, for how long, and how long writes stood still; newest first, `?limit=`"),
     route("POST", "/compare", Access::Admin, Place::WorkerMaybeWithBody, compare::begin, "begins to compare the masters: all tables, or those of `{\"tables\": [name]}`"),
     route("GET", "/compare", Access::Anyone, Place::Front, compare::result, "the comparison that runs, and the result of the last one"),
+    route("GET", "/conflicts", Access::Anyone, Place::Worker, conflicts::list, "settled conflicts of both masters, newest first: `?limit=`, `?after=` (the `next` of the page before)"),
 ];
 
 /// The route of a request and the `{id}` of its path.

@@ -17,6 +17,8 @@ pub(super) struct Found {
     pub subscription: Option<Subscription>,
     /// On the publisher: nothing, or whether somebody reads from it.
     pub slot_active: Option<bool>,
+    /// On the publisher: the tables that it publishes, in order.
+    pub published: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub(super) struct Subscription {
     pub origin: String,
     pub synchronous_commit: String,
     pub connection: String,
+    /// The tables whose changes it takes, in order. PostgreSQL drops those of any other silently.
+    pub tables: Vec<String>,
 }
 
 /// One change to a subscription.
@@ -36,6 +40,7 @@ pub(super) enum Step {
     SetConnection,
     SetOptions,
     Enable,
+    Refresh,
 }
 
 impl Step {
@@ -51,6 +56,7 @@ impl Step {
             Step::SetConnection => format!("got the new address or password of {from}"),
             Step::SetOptions => "got origin = none and synchronous_commit = local".to_string(),
             Step::Enable => "enabled".to_string(),
+            Step::Refresh => format!("takes the tables that {from} publishes now"),
         }
     }
 }
@@ -97,6 +103,10 @@ pub(super) fn plan(link: Link, found: &Found, connection: &str) -> Result<Vec<St
     if !existing.enabled {
         steps.push(Step::Enable);
     }
+    // After enabling, because PostgreSQL refuses it for a disabled subscription.
+    if existing.tables != found.published {
+        steps.push(Step::Refresh);
+    }
     Ok(steps)
 }
 
@@ -118,6 +128,9 @@ pub(super) fn statement(step: Step, link: Link, connection: &str) -> String {
             format!("ALTER SUBSCRIPTION {name} SET (origin = none, synchronous_commit = 'local')")
         }
         Step::Enable => format!("ALTER SUBSCRIPTION {name} ENABLE"),
+        Step::Refresh => {
+            format!("ALTER SUBSCRIPTION {name} REFRESH PUBLICATION WITH (copy_data = false)")
+        }
     }
 }
 
@@ -147,8 +160,10 @@ mod tests {
                 origin: "none".to_string(),
                 synchronous_commit: "local".to_string(),
                 connection: "host=a".to_string(),
+                tables: vec!["public.generos".to_string()],
             }),
             slot_active: Some(true),
+            published: vec!["public.generos".to_string()],
         }
     }
 
@@ -168,6 +183,7 @@ mod tests {
         let none = Found {
             subscription: None,
             slot_active: None,
+            ..healthy()
         };
         assert_eq!(
             plan(LINK, &none, ""),
@@ -176,6 +192,7 @@ mod tests {
         let interrupted = Found {
             subscription: None,
             slot_active: Some(false),
+            ..healthy()
         };
         assert_eq!(
             plan(LINK, &interrupted, ""),
@@ -184,6 +201,7 @@ mod tests {
         let strangers = Found {
             subscription: None,
             slot_active: Some(true),
+            ..healthy()
         };
         assert!(plan(LINK, &strangers, "").is_err());
     }
@@ -214,6 +232,14 @@ mod tests {
         );
         let any = changed(|s| s.origin = "any".to_string());
         assert_eq!(plan(LINK, &any, "host=a"), Ok(vec![Step::SetOptions]));
+        let older = changed(|s| {
+            s.enabled = false;
+            s.tables.clear();
+        });
+        assert_eq!(
+            plan(LINK, &older, "host=a"),
+            Ok(vec![Step::Enable, Step::Refresh])
+        );
     }
 
     #[test]
