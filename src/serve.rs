@@ -99,7 +99,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         supervisor.clone(),
         sessions,
     ));
-    let store = Store::new(dispatch, config.use_sequence);
+    let store = Store::start(dispatch, config.use_sequence).context("start the write lane")?;
     let config = Arc::clone(config);
     http::server::start(App {
         board,
@@ -107,7 +107,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         store,
         history,
         config,
-        verdicts: Quiet::default(),
+        verdicts: Arc::new(Quiet::default()),
     })
 }
 
