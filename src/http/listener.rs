@@ -62,7 +62,8 @@ pub(super) fn start(
 /// The time limit of the listener holds for its own `accept` too, and tiny_http gives up at the first
 /// `accept` that fails. So somebody asks more often than that. It also notices a listener that accepts
 /// nothing any more without having failed: tiny_http's thread panics when the last file descriptor
-/// went to the connection that it is about to copy.
+/// went to the connection that it is about to copy. And the end of its connection makes a thread of
+/// tiny_http look for connections that have none.
 fn beat(address: SocketAddr, deaf: &Sender<()>) {
     let reachable = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -72,18 +73,22 @@ fn beat(address: SocketAddr, deaf: &Sender<()>) {
     let target = SocketAddr::new(reachable, address.port());
     let mut missed = 0;
     loop {
-        match pulse(target) {
-            Ok(()) => missed = 0,
+        let pause = match pulse(target) {
+            Ok(()) => {
+                missed = 0;
+                limits::PULSE_INTERVAL
+            }
             Err(error) => {
                 missed += 1;
                 log::warn!("the API does not answer on {target}: {error}");
+                limits::PULSE_RETRY
             }
-        }
+        };
         if missed >= PULSES_MISSED_MAX {
             missed = 0;
             let _ = deaf.try_send(());
         }
-        std::thread::sleep(limits::PULSE_INTERVAL);
+        std::thread::sleep(pause);
     }
 }
 
