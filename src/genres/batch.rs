@@ -183,7 +183,7 @@ impl Batch {
                 let kept = id.is_some();
                 open.push(Open {
                     index,
-                    entry: &**entry,
+                    entry,
                     id,
                     kept,
                 });
