@@ -125,11 +125,39 @@ pub const ATTEMPTS_MAX: u32 = 50;
 /// Ids to draw for one row before giving up; each draw skips a whole run of taken ids.
 pub const ID_DRAWS_MAX: u32 = 8;
 
+// --- the write lane ---------------------------------------------------------------------------
+
+/// Inserts that may wait for the lane; beyond it the client gets 503 at once. A client waits for its
+/// answer before it sends the next, so this is a bound on clients: 512 that insert at once.
+pub const LANE_QUEUE: usize = 512;
+
+/// Inserts of one batch. The gain is all in the first hundred, and a batch of this size takes some
+/// 10 ms, which is what the one behind it waits.
+pub const LANE_BATCH_MAX: usize = 512;
+
+/// How long a batch waits for a key that another transaction holds. Everybody behind it waits along,
+/// so this is far below [`LOCK_TIMEOUT_MS`], which the one insert gets that wanted the key.
+pub const LANE_LOCK_WAIT_MS: u64 = 250;
+
+/// Turn of the thread that counts the deadlines of waiting inserts: how late a deadline may be kept.
+pub const LANE_TICK: Duration = Duration::from_millis(20);
+
 // --- HTTP -------------------------------------------------------------------------------------
 
 /// Worker threads: those that may wait for a master. More than the sessions of both masters, so that
 /// one that freezes cannot hold them all.
 pub const HTTP_WORKERS: u64 = 24;
+
+/// Sessions of a master for each thread that serves updates and deletions. Of eight sessions, four and
+/// one for each lane can be held up by commits; two are left to the reads.
+pub const SESSIONS_PER_WRITER: usize = 2;
+
+/// Threads that read bodies which have not come along with their request.
+pub const HTTP_BODIES: usize = 8;
+
+/// Answers that may wait for a thread that sends them. A connection has one at a time, so this is a
+/// bound on clients; the answers of a whole batch come at once.
+pub const ANSWER_QUEUE: usize = 4_096;
 
 /// Deadline of a request, from the moment it was received.
 pub const REQUEST_DEADLINE_MS: u64 = 8_000;
@@ -150,11 +178,12 @@ pub const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 pub const PULSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The listener carries [`CLIENT_SILENCE`] as its own accept timeout, so somebody must connect more
-/// often than that; see `http/server.rs`.
+/// often than that; see `http/listener.rs`.
 pub const PULSE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// How long a connection can lie in tiny_http's queue without a thread; see `http/listener.rs`.
-pub const NUDGE_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a connection can lie in tiny_http's queue without a thread, or, of several, each after the
+/// other; see `http/listener.rs`.
+pub const NUDGE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Pause before a listener that failed is built again (out of file descriptors, for instance).
 pub const LISTENER_RETRY: Duration = Duration::from_millis(500);

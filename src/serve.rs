@@ -115,7 +115,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         supervisor.clone(),
         sessions.clone(),
     ));
-    let store = Store::new(dispatch, config.use_sequence);
+    let store = Store::start(dispatch, config.use_sequence).context("start the write lane")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let config = Arc::clone(config);
     http::server::start(App {
@@ -125,8 +125,8 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         conflicts: Conflicts::new(sessions),
         history,
         config,
-        verdicts: Quiet::default(),
         comparer,
+        verdicts: Arc::new(Quiet::default()),
     })
 }
 
