@@ -93,21 +93,13 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         names if names == standby_names(node) => WaitsFor::Peer,
         _ => WaitsFor::Other,
     };
-    let link = match (row.try_get("subscription")?, row.try_get("copying")?) {
-        (false, _) => Link::Missing,
-        (true, true) => Link::Copying,
-        (true, false) => Link::Ready,
-    };
     let wal_lsn = position("wal_lsn")?.unwrap_or(0);
     let confirmed_lsn = position("slot_confirmed_lsn")?;
     let lag_bytes = confirmed_lsn.map(|confirmed| wal_lsn.saturating_sub(confirmed));
     // Asked by itself, since a query that names the table fails where it is missing; and a figure that
     // cannot be read is no reason to think the master dead.
     let conflicts = match row.try_get("conflict_log")? {
-        true => client
-            .query_one("SELECT count(*) FROM imdb_ha.conflictos", &[])
-            .and_then(|count| count.try_get(0))
-            .ok(),
+        true => count_conflicts(client).ok(),
         false => None,
     };
     let state: Option<String> = row.try_get("sender_state")?;
@@ -144,7 +136,11 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
             exists: row.try_get("subscription")?,
             enabled: row.try_get("subscription_enabled")?,
             applying: row.try_get("applying")?,
-            link,
+            link: match (row.try_get("subscription")?, row.try_get("copying")?) {
+                (false, _) => Link::Missing,
+                (true, true) => Link::Copying,
+                (true, false) => Link::Ready,
+            },
             worker_age_ms: position("worker_age_ms")?,
             subid: row.try_get("subid")?,
             stopped: None,
@@ -181,6 +177,11 @@ impl WayIn {
             apply_errors: 0,
         }
     }
+}
+
+fn count_conflicts(client: &mut Client) -> Result<i64, postgres::Error> {
+    let count = client.query_one("SELECT count(*) FROM imdb_ha.conflictos", &[])?;
+    count.try_get(0)
 }
 
 impl NodeReplication {
