@@ -1,7 +1,7 @@
 //! The body of a request, which may come slowly, in pieces, or never; headers; and the bytes of an answer.
 
 use super::messages as msg;
-use super::{Problem, Reply};
+use super::{Body, Problem, Reply};
 use crate::limits;
 use std::io::{Cursor, ErrorKind, Read};
 use std::time::Instant;
@@ -101,13 +101,12 @@ pub(super) fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<
 
 /// An answer for tiny_http.
 pub(super) fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
-    let mut body = reply.body.to_string().into_bytes();
-    body.push(b'\n');
-    let mut response = Response::from_data(body).with_status_code(reply.status);
-    let fixed = [
-        ("Content-Type", "application/json; charset=utf-8"),
-        ("Cache-Control", "no-store"),
-    ];
+    let (kind, text) = match &reply.body {
+        Body::Json(value) => ("application/json; charset=utf-8", format!("{value}\n")),
+        Body::Text(text) => ("text/plain; version=0.0.4; charset=utf-8", text.clone()),
+    };
+    let mut response = Response::from_data(text).with_status_code(reply.status);
+    let fixed = [("Content-Type", kind), ("Cache-Control", "no-store")];
     let own = reply
         .headers
         .iter()
