@@ -69,6 +69,10 @@ pub const ASK_AGAIN_AFTER_MS: u64 = 500;
 /// A handover goes on without zero-loss on its target when that does not come about in this time.
 pub const ARMING_MAX_MS: u64 = 400;
 
+/// For so long commits on a master that a handover has left still wait for its peer: other processes
+/// of the API follow within a second, and what they write until then must not be less durable.
+pub const LINGER_MS: u64 = 1_500;
+
 // --- several API processes ----------------------------------------------------------------------
 
 /// Time between two claims of the lease, and so between two looks at what its holder decided: several

@@ -59,6 +59,8 @@ pub(super) struct Durability {
     progress: [Option<(u64, u64)>; 2],
     /// What was last asked of each master, and when.
     asked: [Option<(bool, u64)>; 2],
+    /// The master that a handover left in zero-loss, and when: other processes may still write to it.
+    left: Option<(NodeId, u64)>,
 }
 
 /// Why the active master does not wait for its peer, or not yet.
@@ -95,6 +97,7 @@ impl Durability {
             waiting_since: [None; 2],
             progress: [None; 2],
             asked: [None; 2],
+            left: None,
         }
     }
 
@@ -123,7 +126,7 @@ impl Cluster {
         for id in NodeId::BOTH {
             let wait = match id == active {
                 true => obstacle.is_none(),
-                false => target == Some(id),
+                false => target == Some(id) || self.lingers(now, id),
             };
             // Whoever does not hold the lease only frees writes that wait in vain.
             let proven = id == active && obstacle.as_ref().is_some_and(|reason| reason.proven);
@@ -295,6 +298,21 @@ impl Cluster {
         self.durability.why = why;
     }
 
+    /// Notes that a handover leaves the active master, which the other processes notice a moment later.
+    pub(super) fn note_leaving(&mut self, now: u64) {
+        if self.durability.level == Level::ZeroLoss {
+            self.durability.left = Some((self.active, now));
+        }
+    }
+
+    /// Whether commits on a master that a handover has just left still wait for its peer.
+    fn lingers(&self, now: u64, id: NodeId) -> bool {
+        let since = self.durability.left.filter(|(left, _)| *left == id);
+        let recently = since.is_some_and(|(_, at)| now - at < self.settings.linger_ms);
+        let streaming = self.facts(id).is_some_and(|facts| facts.peer_streaming);
+        recently && streaming && self.stalled_ms(id) < self.settings.wait_max_ms
+    }
+
     /// The target of a handover that must wait for its peer before the traffic gets there.
     fn arming_target(&self) -> Option<NodeId> {
         let zero_loss = self.durability.level == Level::ZeroLoss;
@@ -329,6 +347,7 @@ mod tests {
             taken_up_after_ms: 50,
             ask_again_after_ms: 500,
             arming_max_ms: 400,
+            linger_ms: 1_500,
             role_patience_ms: 1_000,
         }
     }

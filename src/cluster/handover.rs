@@ -202,6 +202,7 @@ impl Cluster {
                 let cause = Some(self.missing_to_current(to));
                 self.signal(now, to, Signal::Forced, cause, out);
                 let (what, since) = ("handover", started_ms);
+                self.note_leaving(now);
                 self.handover = Some(handover); // how long it held the writes is told with it
                 self.point_at(now, to, Route { what, why, since }, out);
                 self.handover = None;

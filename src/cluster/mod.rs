@@ -43,6 +43,8 @@ pub struct Settings {
     pub ask_again_after_ms: u64,
     /// A handover goes on without its target waiting for its peer after this time.
     pub arming_max_ms: u64,
+    /// For so long a master that a handover left goes on waiting for its peer.
+    pub linger_ms: u64,
     /// For so long a start waits to be told whether other processes serve the same pair.
     pub role_patience_ms: u64,
 }

@@ -42,6 +42,7 @@ pub(super) fn settings() -> Settings {
         taken_up_after_ms: 50,
         ask_again_after_ms: 500,
         arming_max_ms: 400,
+        linger_ms: 1_500,
         role_patience_ms: 1_000,
     }
 }
