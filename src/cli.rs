@@ -36,6 +36,16 @@ pub enum Subcommands {
     /// The replication between the two masters
     #[command(subcommand)]
     Replication(Replication),
+    /// Rebuild a master that lost its data or its slot from the other one, which goes on serving
+    Rejoin {
+        node: Node,
+        /// Rebuild it even if it looks healthy, or has rows that the other one lacks
+        #[arg(long)]
+        yes: bool,
+        /// The outcome as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what your shell needs to complete commands and flags
     Completions { shell: clap_complete::Shell },
     /// Print a table of the documentation as the program has it

@@ -174,6 +174,57 @@ pub const PORTS_TRIED: u16 = 100;
 /// The whole of `local up`, before it gives up and says what is missing.
 pub const LOCAL_READY: Duration = Duration::from_secs(90);
 
+// --- rebuilding a master ----------------------------------------------------------------------
+
+/// Time for the first answer of each master to a rejoin: a frozen one is found out before anything is
+/// changed, and long before [`SETUP_CALL`].
+pub const REJOIN_ASK: Duration = Duration::from_secs(3);
+
+/// Wait for the lock of a set-up whose program was killed; its server notices within a second.
+pub const SETUP_ALONE: Duration = Duration::from_secs(4);
+
+/// Wait for the API's answer to which master is active; it answers in a millisecond or not at all.
+pub const API_ASK: Duration = Duration::from_millis(1_000);
+
+/// Of that answer, how much is read, in bytes. The answer itself is under 300.
+pub const API_ANSWER_MAX_BYTES: usize = 16 * 1024;
+
+/// Rows looked for on the other master at once: a few hundred kilobytes of JSON.
+pub const REJOIN_PAGE_ROWS: usize = 5_000;
+
+/// Wait for an apply worker that was told to stop, and for a walsender whose reader is gone. A sender
+/// to a peer that vanished ends itself after wal_sender_timeout, which is 5 s.
+pub const WORKER_END: Duration = Duration::from_secs(15);
+
+/// Time between two lines about the copying.
+pub const COPY_TELL: Duration = Duration::from_millis(1_000);
+
+/// Copying in which nothing moves for this long has failed. The longest silence of a good one is a
+/// large index being written through a slow disk.
+pub const COPY_STALL: Duration = Duration::from_secs(60);
+
+/// Failures of the copying before it is given up; PostgreSQL itself would try for ever.
+pub const COPY_FAILURES_MAX: i64 = 5;
+
+/// Time to count all rows of a master with their checksum, at about half a million rows a second.
+pub const REJOIN_COUNT: Duration = Duration::from_secs(600);
+
+/// How long the writes may be held while two snapshots are taken. It takes some milliseconds; the writes
+/// wait meanwhile and do not fail.
+pub const SETTLE_HOLD: Duration = Duration::from_millis(1_000);
+
+/// Wait for the lock that holds the writes. New writes queue behind it.
+pub const SETTLE_LOCK: Duration = Duration::from_millis(500);
+
+/// Tries to find the masters equal, and the pause before the next after one that found no moment for it.
+pub const SETTLE_TRIES: usize = 10;
+/// See [`SETTLE_TRIES`].
+pub const SETTLE_PAUSE: Duration = Duration::from_millis(300);
+
+/// Of the WAL that a slot may keep, the part below which it is an alarm, in percent. With the 4 GB of
+/// sql/master.conf that is the last gigabyte: some minutes of a bulk load.
+pub const SLOT_ALARM_PERCENT: u64 = 25;
+
 const _: () = assert!(
     SUSPECT_AFTER_MS > 2 * PROBE_INTERVAL_MS,
     "one lost probe is no suspicion"

@@ -68,6 +68,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Replication(Replication::Status { json }) => {
             replication::report_status(&config, json)
         }
+        Subcommands::Rejoin { node, yes, json } => {
+            replication::rejoin::report(&config, node.id(), yes, json)
+        }
         Subcommands::Completions { .. } | Subcommands::Table { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -32,6 +32,7 @@ pub fn start(
 ) -> std::io::Result<()> {
     vital::spawn(format!("probe-{node}"), move || {
         let mut client = None;
+        let mut told = Vec::new();
         loop {
             let asked_ms = board.now_ms();
             let heard = ask(node, &settings, &mut client);
@@ -47,6 +48,9 @@ pub fn start(
                 Err(Silent::Refused(cause)) => (Event::Refused { node, cause }, None),
                 Err(Silent::Unclear(cause)) => (Event::Doubted { node, cause }, None),
             };
+            if let Some(seen) = &details {
+                tell_alarms(node, &seen.alarms(), &mut told);
+            }
             board.set_details(node, details);
             supervisor.report(event);
             select! {
@@ -55,6 +59,18 @@ pub fn start(
             }
         }
     })
+}
+
+/// Logs what has become an alarm, or is none any more, once.
+fn tell_alarms(node: NodeId, alarms: &[String], told: &mut Vec<String>) {
+    if alarms == told.as_slice() {
+        return;
+    }
+    match alarms.is_empty() {
+        true => log::info!("{node}: no alarm any more"),
+        false => log::warn!("ALARM: {node}: {}", alarms.join("; ")),
+    }
+    *told = alarms.to_vec();
 }
 
 /// Why a probe has no facts.

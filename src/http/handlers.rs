@@ -151,6 +151,7 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "writes_under_way": app.board.writes_under_way(view.active),
         "durability": DURABILITY,
         "masters": masters,
+        "alarms": alarms(app),
         "redis": app.history.redis(),
         "api": {
             "address": format!("{}:{}", config.bind, config.port),
@@ -220,6 +221,16 @@ fn written(row: Value, node: NodeId, ignored: Vec<String>) -> Value {
         body["ignored"] = json!(ignored);
     }
     body
+}
+
+/// What a person should act on, each with the master that it was seen on.
+fn alarms(app: &App) -> Vec<String> {
+    let of_node = |node: NodeId| {
+        let alarms = app.board.details(node).map(|seen| seen.alarms());
+        let alarms = alarms.unwrap_or_default().into_iter();
+        alarms.map(move |alarm| format!("{node}: {alarm}"))
+    };
+    NodeId::BOTH.into_iter().flat_map(of_node).collect()
 }
 
 fn master_status(app: &App, view: &ClusterView, node: NodeId, now_ms: u64) -> Value {

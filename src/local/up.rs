@@ -177,14 +177,7 @@ impl Up<'_> {
         self.check_interrupted()?;
         started?;
         let joined = self.joined_config(ports)?;
-        let of_setup = joined.clone();
-        self.unless_interrupted(move || {
-            for line in setup::run(&of_setup)? {
-                say(&format!("replication: {line}"));
-            }
-            setup::wait_until_streaming(&of_setup, limits::SERVER_START)
-        })?;
-        say("replication: both directions are streaming");
+        self.join(&joined, &state)?;
 
         claim.release(ports.redis);
         let (child, process) = start_redis(&self.layout, owner, ports.redis)?;
@@ -208,6 +201,36 @@ impl Up<'_> {
         };
         output::print(told);
         Ok(state)
+    }
+
+    /// Joins the masters. If one of them must be rebuilt first, the other serves alone, and a person
+    /// decides: rebuilding throws away what is left on the one.
+    fn join(&self, joined: &Config, state: &State) -> anyhow::Result<()> {
+        let of_setup = joined.clone();
+        let outcome = self.unless_interrupted(move || {
+            for line in setup::run(&of_setup)? {
+                say(&format!("replication: {line}"));
+            }
+            setup::wait_until_streaming(&of_setup, limits::SERVER_START)
+        });
+        let Err(error) = outcome else {
+            say("replication: both directions are streaming");
+            return Ok(());
+        };
+        let Some(need) = error.downcast_ref::<setup::NeedsRejoin>() else {
+            return Err(error);
+        };
+        for (node, why) in &need.masters {
+            let command = super::rejoin_command(self.config, *node, state)?;
+            say(&format!(
+                "ALARM: {why}. {} serves alone; rebuild {node} from it:\n  {command}",
+                node.peer()
+            ));
+        }
+        if need.masters.len() > 1 {
+            say("both have lost something: rebuild the one whose rows you can do without");
+        }
+        Ok(())
     }
 
     /// Whether the end was asked for. The word stays where it is, for everyone who asks.
@@ -252,11 +275,19 @@ impl Up<'_> {
     ) -> anyhow::Result<()> {
         let durable = !self.options.ephemeral;
         let give_up = || self.is_interrupted();
+        let there = NodeId::BOTH.map(|node| Master::new(&self.layout, node, owner).exists());
         let start = |node: NodeId| -> anyhow::Result<()> {
             let master = Master::new(&self.layout, node, owner);
             let programs = &programs[node.index()];
             if !master.exists() {
-                say(&format!("{node}: making {}", master.data.display()));
+                let peer = node.peer();
+                say(&match there[peer.index()] {
+                    true => format!(
+                        "{node}: {} is missing or empty, while {peer} has data; making it anew",
+                        master.data.display()
+                    ),
+                    false => format!("{node}: making {}", master.data.display()),
+                });
                 master.create(programs, durable, &give_up)?;
             }
             let port = claim.ports.masters[node.index()];

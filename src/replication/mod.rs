@@ -1,6 +1,8 @@
 //! The replication between the masters: setting it up and looking at it.
 
 mod plan;
+mod reach;
+pub mod rejoin;
 pub mod setup;
 pub mod status;
 
@@ -73,7 +75,9 @@ fn as_json(seen: &[Seen; 2], well: bool) -> Value {
         .into_iter()
         .map(|node| {
             let of_node = match &seen[node.index()] {
-                Ok(seen) => json!({ "replication": seen, "troubles": seen.troubles() }),
+                Ok(seen) => {
+                    json!({ "replication": seen, "troubles": seen.troubles(), "alarms": seen.alarms() })
+                }
                 Err(error) => json!({ "troubles": [error] }),
             };
             (node.name().to_string(), of_node)
@@ -119,6 +123,9 @@ fn as_text(node: NodeId, config: &Config, seen: &Seen) -> String {
         yes(way_in.applying, "running", "NOT running"),
         figure(way_in.heard_ms_ago, "ms"),
     ));
+    for alarm in seen.alarms() {
+        text.push_str(&format!("  ALARM        {alarm}\n"));
+    }
     for trouble in seen.troubles() {
         text.push_str(&format!("  PROBLEM      {trouble}\n"));
     }

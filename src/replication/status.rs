@@ -1,6 +1,7 @@
 //! What one master knows of the replication, read by the probes and by `replication status`.
 
 use crate::cluster::{Facts, NodeId};
+use crate::limits;
 use postgres::Client;
 use serde::Serialize;
 
@@ -8,6 +9,8 @@ use serde::Serialize;
 /// Positions are WAL positions in bytes, of this master unless said otherwise.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeReplication {
+    #[serde(skip)]
+    pub node: NodeId,
     /// End of the WAL that is safely on disk.
     pub wal_lsn: u64,
     pub publication: bool,
@@ -25,6 +28,12 @@ pub struct WayOut {
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: Option<String>,
     pub restart_lsn: Option<u64>,
+    /// WAL that is kept for the peer, from the oldest piece that it may still ask for.
+    pub kept_bytes: Option<u64>,
+    /// WAL that may be written before the slot is lost, if nobody reads from it; nothing without a bound.
+    pub safe_bytes: Option<u64>,
+    /// The bound on what is kept, `max_slot_wal_keep_size`; nothing when there is none.
+    pub keep_max_bytes: Option<u64>,
     pub confirmed_lsn: Option<u64>,
     /// `streaming` when all is well.
     pub state: Option<String>,
@@ -48,6 +57,8 @@ pub struct WayIn {
     pub heard_ms_ago: Option<u64>,
     /// Errors that stopped the apply worker since the statistics were reset.
     pub apply_errors: u64,
+    /// A rejoin has begun to rebuild this master and has not ended.
+    pub rejoining: bool,
 }
 
 /// Reads the replication status of `node` over a connection to it.
@@ -67,6 +78,7 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
     let wal_lsn = position("wal_lsn")?.unwrap_or(0);
     let confirmed_lsn = position("slot_confirmed_lsn")?;
     let lag_bytes = confirmed_lsn.map(|confirmed| wal_lsn.saturating_sub(confirmed));
+    let restart_lsn = position("slot_restart_lsn")?;
     let state: Option<String> = row.try_get("sender_state")?;
     let lag_ms = match (
         position("sender_replay_lag_ms")?,
@@ -79,6 +91,7 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         _ => None,
     };
     Ok(NodeReplication {
+        node,
         wal_lsn,
         publication: row.try_get("publication")?,
         out: WayOut {
@@ -86,7 +99,11 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
             exists: row.try_get("slot")?,
             active: row.try_get("slot_active")?,
             wal_status: row.try_get("slot_wal_status")?,
-            restart_lsn: position("slot_restart_lsn")?,
+            restart_lsn,
+            kept_bytes: restart_lsn.map(|restart| wal_lsn.saturating_sub(restart)),
+            safe_bytes: position("slot_safe_bytes")?,
+            // A negative setting is no bound, and none at all is no alarm either.
+            keep_max_bytes: position("slot_keep_bytes")?.filter(|bytes| *bytes > 0),
             confirmed_lsn,
             state,
             sync_state: row.try_get("sender_sync_state")?,
@@ -101,6 +118,7 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
             received_lsn: position("received_lsn")?,
             heard_ms_ago: position("heard_ms_ago")?,
             apply_errors: position("apply_errors")?.unwrap_or(0),
+            rejoining: row.try_get("rejoining")?,
         },
     })
 }
@@ -122,6 +140,36 @@ impl NodeReplication {
         self.out.active && self.out.state.as_deref() == Some("streaming")
     }
 
+    /// What a person should act on before, or because, the peer cannot catch up any more. The words stay
+    /// the same while nothing changes, so that they are logged once; the figures are beside them.
+    pub fn alarms(&self) -> Vec<String> {
+        let (out, peer) = (&self.out, self.node.peer());
+        let slot = out.slot;
+        let scarce = out
+            .safe_bytes
+            .zip(out.keep_max_bytes)
+            .is_some_and(|(safe, max)| safe < max / 100 * limits::SLOT_ALARM_PERCENT);
+        match out.wal_status.as_deref() {
+            Some("lost") => vec![self.lost()],
+            Some("unreserved") => vec![format!(
+                "slot {slot} keeps more than max_slot_wal_keep_size allows and is lost at the next checkpoint \
+                 unless {peer} reads on; once it is lost, run `imdb-ha rejoin {peer}`"
+            )],
+            _ if scarce => vec![format!(
+                "less than {} % of the {} MB that slot {slot} may keep for {peer} are left; past that {peer} \
+                 cannot catch up and must be rebuilt with `imdb-ha rejoin {peer}`",
+                limits::SLOT_ALARM_PERCENT,
+                out.keep_max_bytes.unwrap_or(0) / (1024 * 1024)
+            )],
+            _ => vec![],
+        }
+    }
+
+    fn lost(&self) -> String {
+        let (slot, peer) = (self.out.slot, self.node.peer());
+        format!("slot {slot} is lost, so {peer} cannot catch up: run `imdb-ha rejoin {peer}`")
+    }
+
     /// What is wrong on this master, in words; empty when both ways work.
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
@@ -132,10 +180,7 @@ impl NodeReplication {
         if !out.exists {
             troubles.push(format!("it has no slot {}", out.slot));
         } else if out.wal_status.as_deref() == Some("lost") {
-            troubles.push(format!(
-                "slot {} is lost: its peer must be rebuilt",
-                out.slot
-            ));
+            troubles.push(self.lost());
         } else if !self.streaming() {
             troubles.push(format!("nobody is streaming from slot {}", out.slot));
         }
@@ -150,5 +195,70 @@ impl NodeReplication {
             ));
         }
         troubles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1024 * 1024;
+
+    fn seen(
+        wal_status: &str,
+        safe_bytes: Option<u64>,
+        keep_max_bytes: Option<u64>,
+    ) -> NodeReplication {
+        NodeReplication {
+            node: NodeId::Master1,
+            wal_lsn: 0,
+            publication: true,
+            out: WayOut {
+                slot: "slot_1_to_2",
+                exists: true,
+                active: false,
+                wal_status: Some(wal_status.to_string()),
+                restart_lsn: None,
+                kept_bytes: None,
+                safe_bytes,
+                keep_max_bytes,
+                confirmed_lsn: None,
+                state: None,
+                sync_state: None,
+                lag_bytes: None,
+                lag_ms: None,
+            },
+            way_in: WayIn {
+                subscription: "sub_from_master2",
+                exists: true,
+                enabled: true,
+                applying: true,
+                received_lsn: None,
+                heard_ms_ago: None,
+                apply_errors: 0,
+                rejoining: false,
+            },
+        }
+    }
+
+    #[test]
+    fn a_slot_that_nears_its_bound_is_an_alarm() {
+        let alarms = |status, safe, max| seen(status, safe, max).alarms();
+        assert!(alarms("reserved", Some(4096 * MB), Some(4096 * MB)).is_empty());
+        assert!(alarms("extended", Some(1024 * MB), Some(4096 * MB)).is_empty());
+        let scarce = alarms("extended", Some(1023 * MB), Some(4096 * MB));
+        assert!(scarce[0].contains("25 % of the 4096 MB"), "{scarce:?}");
+        // Without a bound nothing is lost.
+        assert!(alarms("extended", None, None).is_empty());
+    }
+
+    #[test]
+    fn a_slot_that_is_lost_names_the_cure() {
+        for status in ["unreserved", "lost"] {
+            let alarms = seen(status, Some(0), Some(64 * MB)).alarms();
+            assert_eq!(alarms.len(), 1);
+            assert!(alarms[0].contains("`imdb-ha rejoin master2`"), "{alarms:?}");
+        }
+        assert!(seen("lost", None, None).troubles()[0].contains("rejoin master2"));
     }
 }

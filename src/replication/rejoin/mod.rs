@@ -1,0 +1,401 @@
+//! `imdb-ha rejoin NODE`: rebuilds a master that lost its data or its slot from the other one, which
+//! goes on taking writes. The order of the steps is what makes it safe to end at any of them, and to
+//! run it again; ARCHITECTURE.md has the reasons in one place.
+
+mod active;
+mod copying;
+mod judge;
+mod settled;
+mod tables;
+
+use super::plan::{Found, Link, Step, literal, statement};
+use super::reach::{Reach, begin};
+use super::setup::{connection_string, look, prepare, wait_until_streaming};
+use crate::cluster::NodeId;
+use crate::config::Config;
+use crate::limits;
+use crate::output;
+use crate::pg::Session;
+use anyhow::{Context, bail};
+use judge::Condition;
+use serde_json::json;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tables::Table;
+
+/// The comment on schema imdb_ha of a master that a rejoin has begun to clear and has not completed. A
+/// comment is part of the same transaction as what it speaks of, and is never sent to the peer.
+pub(super) const MARK: &str = "imdb-ha rejoin has not ended";
+
+/// `imdb-ha rejoin NODE`: what is being done goes to standard error, the outcome to standard output.
+///
+/// # Errors
+/// Why the master is not rebuilt, or not completely.
+pub fn report(config: &Config, node: NodeId, yes: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    let rejoin = Rejoin {
+        config,
+        reach: Reach::new(config)?,
+        node,
+        yes,
+    };
+    let rows = rejoin.run()?;
+    let (from, seconds) = (node.peer(), began.elapsed().as_secs_f64());
+    match json {
+        true => {
+            let seconds = (seconds * 10.0).round() / 10.0;
+            output::print(
+                json!({ "ok": true, "node": node, "from": from, "rows": rows, "seconds": seconds }),
+            );
+        }
+        false => output::print(format_args!(
+            "{node} is rebuilt from {from} after {seconds:.1} s: both hold the same {rows} rows"
+        )),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Rejoin<'a> {
+    config: &'a Config,
+    reach: Reach,
+    node: NodeId,
+    yes: bool,
+}
+
+impl Rejoin<'_> {
+    /// Returns the number of rows that both masters hold in the end.
+    fn run(&self) -> anyhow::Result<i64> {
+        let (node, survivor) = (self.node, self.node.peer());
+        self.greet()?;
+        self.refuse_active()?;
+        for node in [survivor, node] {
+            let mut done = Vec::new();
+            prepare(&self.reach, self.config, node, &mut done)?;
+            done.iter().for_each(|line| say(line));
+        }
+        let way_in = look(&self.reach, self.way_in())?;
+        let way_out = look(&self.reach, self.way_out())?;
+        let tables = tables::shared(&self.reach, survivor, node)?;
+        let condition = judge::judge(node, &way_in, &way_out);
+        if condition != Condition::AlmostDone {
+            self.refuse_loss(&condition, &tables)?;
+            self.rebuild(&way_in, &way_out, &tables)?;
+        }
+        self.complete(&tables)
+    }
+
+    /// The changes of the survivor, on their way to the master that is rebuilt.
+    fn way_in(&self) -> Link {
+        Link {
+            from: self.node.peer(),
+            to: self.node,
+        }
+    }
+
+    fn way_out(&self) -> Link {
+        Link {
+            from: self.node,
+            to: self.node.peer(),
+        }
+    }
+
+    /// Sees that both masters answer, and that they are two.
+    fn greet(&self) -> anyhow::Result<()> {
+        let (node, survivor) = (self.node, self.node.peer());
+        let greet = |of: NodeId| -> anyhow::Result<(i64, String)> {
+            self.reach
+                .run_within(limits::REJOIN_ASK, of, "ask who it is", |session| {
+                    let row = session.client().query_one(
+                        "SELECT system_identifier, pg_catalog.pg_postmaster_start_time()::text \
+                         FROM pg_catalog.pg_control_system()",
+                        &[],
+                    )?;
+                    Ok((row.try_get(0)?, row.try_get(1)?))
+                })
+        };
+        let source = greet(survivor).with_context(|| {
+            format!("{node} is not rebuilt, because {survivor} would be its source")
+        })?;
+        let target = greet(node).with_context(|| {
+            format!("{node} must run, with an empty database at least, to be rebuilt")
+        })?;
+        if source == target {
+            bail!("MASTER1_URL and MASTER2_URL lead to the same server; nothing was changed");
+        }
+        Ok(())
+    }
+
+    /// The master that serves is nobody's copy.
+    fn refuse_active(&self) -> anyhow::Result<()> {
+        match active::ask(self.config) {
+            Ok(active) if active == self.node => bail!(
+                "{} is the active master of the API; hand over to {} first (POST /switch-to-{})",
+                self.node,
+                self.node.peer(),
+                match self.node.peer() {
+                    NodeId::Master1 => "primary",
+                    NodeId::Master2 => "secondary",
+                }
+            ),
+            Ok(_) => {}
+            Err(why) => say(&format!(
+                "the API was not asked which master is active: {why}"
+            )),
+        }
+        Ok(())
+    }
+
+    /// Refuses to throw away what may be wanted, unless told to.
+    fn refuse_loss(&self, condition: &Condition, tables: &[Table]) -> anyhow::Result<()> {
+        let (node, survivor) = (self.node, self.node.peer());
+        match condition {
+            Condition::Cleared => {
+                say(&format!(
+                    "{node}: an earlier rejoin has not ended; beginning anew"
+                ));
+                return Ok(());
+            }
+            Condition::Whole(why) if !self.yes => bail!(
+                "{node} does not look as if it had to be rebuilt: {why}. To rebuild it all the same, add --yes"
+            ),
+            Condition::Whole(why) => say(&format!("{node}: {why}; rebuilding it because of --yes")),
+            Condition::Broken(why) => say(&format!("{node}: {why}")),
+            Condition::AlmostDone => return Ok(()),
+        }
+        match tables::only_on(&self.reach, node, tables) {
+            Ok(0) => {}
+            Ok(rows) if !self.yes => bail!(
+                "{node} has {rows} rows that {survivor} lacks, or has in an older version: changes that \
+                 were never sent, or rows that were deleted on {survivor} meanwhile. They would be lost; \
+                 look at them first, or add --yes"
+            ),
+            Ok(rows) => say(&format!(
+                "{node}: {rows} rows that {survivor} lacks, or has in an older version, are thrown away"
+            )),
+            Err(error) if !self.yes => {
+                return Err(error.context(format!(
+                    "see what would be lost of {node}; --yes rebuilds it without"
+                )));
+            }
+            Err(error) => say(&format!(
+                "{node}: what is lost of it could not be seen: {error:#}"
+            )),
+        }
+        Ok(())
+    }
+
+    /// Clears the master and lets it copy everything.
+    fn rebuild(&self, way_in: &Found, way_out: &Found, tables: &[Table]) -> anyhow::Result<()> {
+        let (node, survivor) = (self.node, self.node.peer());
+        for link in [self.way_in(), self.way_out()] {
+            self.try_link(link)?;
+        }
+        // From here on the master is unfit to serve, whoever asks.
+        let mark = format!("COMMENT ON SCHEMA imdb_ha IS {}", literal(MARK));
+        self.unsubscribe(self.way_in(), way_in, mark)?;
+        self.refuse_active()?;
+        self.drop_slots(survivor)?;
+        // The survivor must have stopped listening before anything is cleared, or it would take the
+        // clearing for a change like any other and clear itself.
+        self.unsubscribe(self.way_out(), way_out, String::new())?;
+        self.drop_slots(node)?;
+        self.clear(tables)?;
+        self.subscribe(self.way_out(), Step::Create { create_slot: true })?;
+        self.subscribe(self.way_in(), Step::CreateWithRows)?;
+        copying::wait(&self.reach, node, tables, &mut Progress::new().show())
+    }
+
+    /// What is left when all rows are there.
+    fn complete(&self, tables: &[Table]) -> anyhow::Result<i64> {
+        let (node, survivor) = (self.node, self.node.peer());
+        let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+        // Nobody has counted the new rows yet, and until somebody does their queries are planned blindly.
+        let count = format!("ANALYZE {}", names.join(", "));
+        self.change(node, "analyze and align the sequences", move |session| {
+            let align = include_str!("../../../sql/align_sequences.sql");
+            session.client().batch_execute(&count)?;
+            session.client().batch_execute(align)
+        })?;
+        wait_until_streaming(self.config, limits::SERVER_START)?;
+        say("both directions are streaming");
+        let rows = settled::check(self.config, &self.reach, survivor, tables)?;
+        self.change(node, "remove the mark", |session| {
+            session
+                .client()
+                .batch_execute("COMMENT ON SCHEMA imdb_ha IS NULL")
+        })?;
+        Ok(rows)
+    }
+
+    /// Makes a change, seeing that the lock of the set-up is still held.
+    fn change<T: Send + 'static>(
+        &self,
+        node: NodeId,
+        doing: &str,
+        work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let changed = self.reach.run(node, doing, move |session| {
+            begin(session)?.then(|| work(session)).transpose()
+        })?;
+        changed.with_context(|| format!("{doing} on {node}: another set-up has begun there"))
+    }
+
+    /// Sees that the subscriber reaches the publisher, before anything depends on it.
+    fn try_link(&self, link: Link) -> anyhow::Result<()> {
+        let connection = literal(&connection_string(self.config, link.from));
+        let doing = format!("see that it reaches {}", link.from);
+        self.change(link.to, &doing, move |session| {
+            let mut transaction = session.client().transaction()?;
+            transaction.batch_execute(&format!(
+                "CREATE SUBSCRIPTION imdb_ha_prueba CONNECTION {connection} PUBLICATION {} \
+                 WITH (enabled = false, create_slot = false, slot_name = NONE, copy_data = false)",
+                super::setup::PUBLICATION
+            ))?;
+            transaction.rollback()
+        })
+    }
+
+    /// Removes a subscription without asking its publisher, which may be gone, and does `also` in the
+    /// same transaction. Its workers are waited for before it is dropped: dropping locks the catalogue
+    /// that the probes read.
+    fn unsubscribe(&self, link: Link, found: &Found, also: String) -> anyhow::Result<()> {
+        let (node, name) = (link.to, link.to.subscription());
+        if found.subscription.is_none() {
+            return self.change(node, "mark it", move |session| {
+                session.client().batch_execute(&also)
+            });
+        }
+        self.change(node, "disable its subscription", move |session| {
+            session
+                .client()
+                .batch_execute(&format!("ALTER SUBSCRIPTION {name} DISABLE"))
+        })?;
+        until(
+            limits::WORKER_END,
+            &format!("{name} on {node} to stop"),
+            || {
+                self.change(node, "look at the apply worker", move |session| {
+                let running = session.client().query(
+                    "SELECT FROM pg_catalog.pg_stat_subscription WHERE subname = $1 AND pid IS NOT NULL",
+                    &[&name],
+                )?;
+                Ok(running.is_empty())
+            })
+            },
+        )?;
+        self.change(node, "drop its subscription", move |session| {
+            let mut transaction = session.client().transaction()?;
+            transaction.batch_execute(&format!(
+                "ALTER SUBSCRIPTION {name} SET (slot_name = NONE); DROP SUBSCRIPTION {name}; {also}"
+            ))?;
+            transaction.commit()
+        })?;
+        say(&format!("{node}: subscription {name} removed"));
+        Ok(())
+    }
+
+    /// Drops the slot on `node` from which its peer has read, and what a copy has left there.
+    fn drop_slots(&self, node: NodeId) -> anyhow::Result<()> {
+        let what = format!("nobody to read from slot {} on {node}", node.slot());
+        until(limits::WORKER_END, &what, || {
+            self.change(node, "drop its dead slots", move |session| {
+                let sql = include_str!("../../../sql/drop_dead_slots.sql");
+                Ok(session.client().query(sql, &[&node.slot()])?.is_empty())
+            })
+        })
+    }
+
+    /// Empties the tables, once more making sure that nobody hears of it.
+    fn clear(&self, tables: &[Table]) -> anyhow::Result<()> {
+        let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+        let (node, sql) = (self.node, format!("TRUNCATE {}", names.join(", ")));
+        let cleared = self.change(node, "clear the tables", move |session| {
+            let slots = session.client().query(
+                "SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+                &[&node.slot()],
+            )?;
+            if !slots.is_empty() {
+                return Ok(false);
+            }
+            session.client().batch_execute(&sql).map(|()| true)
+        })?;
+        if !cleared {
+            bail!(
+                "somebody has made slot {} on {node} anew; try again",
+                node.slot()
+            );
+        }
+        say(&format!("{node}: {} tables cleared", tables.len()));
+        Ok(())
+    }
+
+    fn subscribe(&self, link: Link, step: Step) -> anyhow::Result<()> {
+        let text = statement(step, link, &connection_string(self.config, link.from));
+        // It waits until every transaction that runs on the publisher has ended.
+        self.change(link.to, "make its subscription", move |session| {
+            session.client().batch_execute(&text)
+        })
+        .with_context(|| {
+            format!(
+                "subscribe to {}; a transaction that stays open there may be in the way",
+                link.from
+            )
+        })?;
+        let name = link.to.subscription();
+        say(&format!(
+            "{}: subscription {name} {}",
+            link.to,
+            step.describe(link)
+        ));
+        Ok(())
+    }
+}
+
+/// Asks until it is so.
+fn until(
+    patience: Duration,
+    what: &str,
+    mut is_so: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
+    while !is_so()? {
+        if Instant::now() >= deadline {
+            bail!("waited {} s for {what}", patience.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// One line about one step. Whoever listened may have gone, and that must not end the work half-way.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Shows how far the copying is: on a terminal one line that changes, elsewhere one after the other.
+struct Progress {
+    on_a_terminal: bool,
+}
+
+impl Progress {
+    fn new() -> Progress {
+        Progress {
+            on_a_terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn show(self) -> impl FnMut(&str) {
+        move |line: &str| {
+            let ends = line.contains("(100 %)");
+            let _ = match self.on_a_terminal {
+                true => write!(
+                    std::io::stderr(),
+                    "\r\x1b[K{line}{}",
+                    if ends { "\n" } else { "" }
+                ),
+                false => writeln!(std::io::stderr(), "{line}"),
+            };
+        }
+    }
+}
