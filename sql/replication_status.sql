@@ -27,7 +27,18 @@ SELECT
         pg_catalog.obj_description(pg_catalog.to_regnamespace('imdb_ha')::oid, 'pg_namespace')
             = 'imdb-ha rejoin has not ended',
         false
-    ) AS rejoining
+    ) AS rejoining,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_subscription_rel AS rel
+        WHERE rel.srsubid = subscription.oid AND rel.srsubstate <> 'r'
+    ) AS copying,
+    -- Commits here that wait for the peer.
+    pg_catalog.current_setting('synchronous_standby_names') AS standby_names,
+    (
+        SELECT (max(extract(epoch FROM clock_timestamp() - backend.query_start)) * 1000)::bigint
+        FROM pg_catalog.pg_stat_activity AS backend
+        WHERE backend.wait_event = 'SyncRep'
+    ) AS longest_wait_ms
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN pg_catalog.pg_replication_slots AS slot ON slot.slot_name = $2
 LEFT JOIN pg_catalog.pg_stat_replication AS sender ON sender.pid = slot.active_pid

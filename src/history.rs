@@ -1,11 +1,12 @@
 //! The history of the cluster: every change, in memory and in the Redis list `imdb-ha:history`,
 //! newest first. Redis may be gone: nobody waits for it, and what it missed is written when it is
-//! back. This is the only module of the cluster that talks to Redis.
+//! back.
 
 use crate::cluster::Change;
 use crate::config::SecretUrl;
 use crate::limits;
 use crate::quiet::Quiet;
+use crate::redis_link;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ pub const KEY: &str = "imdb-ha:history";
 /// A handle on the history.
 #[derive(Clone)]
 pub struct History {
+    url: SecretUrl,
     shared: Arc<Mutex<Shared>>,
     wake: Sender<()>,
 }
@@ -26,8 +28,8 @@ pub struct History {
 struct Shared {
     /// Newest first, at most [`limits::HISTORY_MAX`].
     entries: VecDeque<Value>,
-    /// Of these, how many Redis does not have yet.
-    unwritten: usize,
+    /// What Redis does not have yet, newest first, as many.
+    unwritten: VecDeque<Value>,
     redis: RedisHealth,
 }
 
@@ -52,11 +54,12 @@ pub fn start(url: &SecretUrl) -> std::io::Result<History> {
     };
     let shared = Shared {
         entries: VecDeque::new(),
-        unwritten: 0,
+        unwritten: VecDeque::new(),
         redis,
     };
     let (wake, woken) = crossbeam_channel::bounded(1);
     let history = History {
+        url: url.clone(),
         shared: Arc::new(Mutex::new(shared)),
         wake,
     };
@@ -73,8 +76,9 @@ pub fn start(url: &SecretUrl) -> std::io::Result<History> {
 }
 
 impl History {
-    /// Adds a change; never waits for Redis.
-    pub fn record(&self, change: Change) {
+    /// Adds a change; never waits for Redis. With `shared_by_all` it also goes into the list there,
+    /// which all processes of the API share.
+    pub fn record(&self, change: Change, shared_by_all: bool) {
         let mut entry = json!({ "at": jiff::Timestamp::now().to_string() });
         if let (Value::Object(entry), Ok(Value::Object(change))) =
             (&mut entry, serde_json::to_value(&change))
@@ -82,12 +86,14 @@ impl History {
             entry.extend(change);
         }
         let mut shared = lock(&self.shared);
+        if shared_by_all {
+            shared.unwritten.push_front(entry.clone());
+        }
         shared.entries.push_front(entry);
-        shared.unwritten += 1;
-        // The oldest go first; those that Redis never saw are then lost to it, which it could not
-        // hold anyway.
+        // The oldest go first; those that Redis never saw are then lost to it, which could not hold
+        // them anyway.
         shared.entries.truncate(limits::HISTORY_MAX);
-        shared.unwritten = shared.unwritten.min(limits::HISTORY_MAX);
+        shared.unwritten.truncate(limits::HISTORY_MAX);
         drop(shared);
         let _ = self.wake.try_send(());
     }
@@ -100,6 +106,31 @@ impl History {
             .take(count)
             .cloned()
             .collect()
+    }
+
+    /// The newest entries of the list that all processes share, newest first, earlier runs included; or
+    /// those of this process, and why, when Redis cannot be asked. Takes a few times
+    /// [`limits::REDIS_TIMEOUT`] at the most.
+    pub fn shared_by_all(&self, count: usize) -> (Vec<Value>, Option<String>) {
+        let read = || -> redis::RedisResult<Vec<String>> {
+            let mut connection = redis_link::connect(&self.url)?;
+            let last = count.max(1) - 1;
+            let mut command = redis::cmd("LRANGE");
+            command.arg(KEY).arg(0).arg(last).query(&mut connection)
+        };
+        match read() {
+            Ok(lines) => {
+                let entry = |line: &String| serde_json::from_str(line).unwrap_or(json!(line));
+                (lines.iter().map(entry).collect(), None)
+            }
+            Err(error) => {
+                let why = format!(
+                    "read the history from redis: {}",
+                    crate::pg::explain_any(&error)
+                );
+                (self.newest(count), Some(why))
+            }
+        }
     }
 
     /// Whether Redis can be reached.
@@ -145,9 +176,8 @@ impl Writer {
         let waiting: Vec<String> = {
             let shared = lock(shared);
             shared
-                .entries
+                .unwritten
                 .iter()
-                .take(shared.unwritten)
                 .rev()
                 .map(Value::to_string)
                 .collect()
@@ -168,23 +198,17 @@ impl Writer {
             .arg(limits::HISTORY_MAX - 1)
             .ignore()
             .query::<()>(connection)?;
+        // The newest may have come meanwhile; those that were written are the oldest.
         let mut shared = lock(shared);
-        shared.unwritten = shared.unwritten.saturating_sub(waiting.len());
+        let left = shared.unwritten.len().saturating_sub(waiting.len());
+        shared.unwritten.truncate(left);
         Ok(())
     }
 
     fn connection(&mut self) -> redis::RedisResult<&mut redis::Connection> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let client = redis::Client::open(self.url.reveal())?;
-                // Plain get_connection() has no time limit at all, and this one takes its own off
-                // again once the connection is made.
-                let connection = client.get_connection_with_timeout(limits::REDIS_TIMEOUT)?;
-                connection.set_read_timeout(Some(limits::REDIS_TIMEOUT))?;
-                connection.set_write_timeout(Some(limits::REDIS_TIMEOUT))?;
-                connection
-            }
+            None => redis_link::connect(&self.url)?,
         };
         Ok(self.connection.insert(connection))
     }

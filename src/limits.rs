@@ -48,6 +48,42 @@ pub const EVENT_QUEUE: usize = 1_024;
 /// A turn of the supervisor that takes longer is logged with its event.
 pub const SLOW_TURN: Duration = Duration::from_millis(100);
 
+// --- durability -------------------------------------------------------------------------------
+
+/// A commit that has waited this long for a peer that confirms nothing has the peer given up. With the
+/// probe's interval and the way to the master it stays under 1.5 s, and a peer that is busy applying
+/// (40,000 rows/s) is not mistaken for one that is gone.
+pub const WAIT_MAX_MS: u64 = 800;
+
+/// A peer further behind than this is not waited for anew: commits would wait until it has caught up.
+/// It is an eighth of a second of the apply worker.
+pub const WAIT_LAG_MAX_BYTES: u64 = 1024 * 1024;
+
+/// PostgreSQL's processes take a new `synchronous_standby_names` up one after the other, within a few
+/// milliseconds; a master that has answered for this long that it waits, waits.
+pub const TAKEN_UP_AFTER_MS: u64 = 50;
+
+/// An order to wait, or not to, that has not been followed is given again after this time.
+pub const ASK_AGAIN_AFTER_MS: u64 = 500;
+
+/// A handover goes on without zero-loss on its target when that does not come about in this time.
+pub const ARMING_MAX_MS: u64 = 400;
+
+// --- several API processes ----------------------------------------------------------------------
+
+/// Time between two claims of the lease, and so between two looks at what its holder decided: several
+/// within the second in which a follower must follow.
+pub const LEASE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A lease that is not renewed for this long is free: a few lost claims, or a holder that died.
+pub const LEASE_TTL: Duration = Duration::from_millis(1_500);
+
+/// A start waits for so long to learn whether other processes serve the same pair.
+pub const ROLE_PATIENCE_MS: u64 = 1_000;
+
+/// The longest pause that can be asked for at once.
+pub const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 // --- database sessions ------------------------------------------------------------------------
 
 /// Sessions, and so r2d2 connections and threads, per master.
@@ -58,6 +94,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Wait for a connection of the pool; r2d2 doubles its retry delay up to half of this.
 pub const POOL_WAIT: Duration = Duration::from_millis(1_000);
+
+/// The same for the set-up and its like: a machine that has just started two servers can be slow.
+pub const SETUP_CONNECT: Duration = Duration::from_secs(5);
 
 /// Calls that may wait for a session of one master. Beyond it the caller gets 503 at once.
 pub const CALL_QUEUE: usize = 256;
@@ -113,6 +152,9 @@ pub const PULSE_PATIENCE: Duration = Duration::from_secs(2);
 /// The listener carries [`CLIENT_SILENCE`] as its own accept timeout, so somebody must connect more
 /// often than that; see `http/server.rs`.
 pub const PULSE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long a connection can lie in tiny_http's queue without a thread; see `http/listener.rs`.
+pub const NUDGE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Pause before a listener that failed is built again (out of file descriptors, for instance).
 pub const LISTENER_RETRY: Duration = Duration::from_millis(500);

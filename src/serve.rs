@@ -8,8 +8,9 @@ use crate::genres::Store;
 use crate::http::{self, App};
 use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
+use crate::standby::Standby;
 use crate::supervisor::{self, Hands};
-use crate::{history, logging, probe};
+use crate::{history, lease, logging, probe};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -68,6 +69,11 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         Sessions::start(node, settings, config.pool_size).context("start the sessions")
     };
     let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];
+    let open_steward = |node: NodeId| -> anyhow::Result<Sessions> {
+        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        // Two, so that an order to a master that came back need not wait for one that it hung on.
+        Sessions::start(node, pg::without_waiting(settings), 2).context("start the sessions")
+    };
     let (wake1, woken1) = probe::wake_up();
     let (wake2, woken2) = probe::wake_up();
     supervisor::start(
@@ -76,6 +82,13 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         Hands {
             board: Arc::clone(&board),
             sessions: sessions.clone(),
+            standby: Standby::new(
+                [
+                    open_steward(NodeId::Master1)?,
+                    open_steward(NodeId::Master2)?,
+                ],
+                [wake1.clone(), wake2.clone()],
+            ),
             probes: [wake1, wake2],
             history: history.clone(),
         },
@@ -94,6 +107,8 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         )
         .context("start a probe")?;
     }
+    lease::start(Arc::clone(config), Arc::clone(&board), supervisor.clone())
+        .context("start the lease")?;
     let dispatch = Arc::new(Dispatch::new(
         Arc::clone(&board),
         supervisor.clone(),

@@ -5,7 +5,8 @@ use crate::board::Board;
 use crate::cluster::{Change, Cluster, Effect, Event, NodeId, Refusal};
 use crate::history::History;
 use crate::limits;
-use crate::pg::{Sessions, explain};
+use crate::pg::Sessions;
+use crate::standby::Standby;
 use crate::vital;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::HashMap;
@@ -20,15 +21,22 @@ pub struct Supervisor {
 
 enum Message {
     Happened(Event),
-    Switch {
-        to: NodeId,
+    Commanded {
+        command: Command,
         reply: Sender<Result<(), Refusal>>,
     },
 }
 
-/// Why a switch has no outcome to tell.
+/// What a person can ask for.
+#[derive(Clone, Copy, Debug)]
+enum Command {
+    Switch { to: NodeId, force: bool },
+    Pause { for_ms: Option<u64> },
+}
+
+/// Why a command has no outcome to tell.
 #[derive(Debug)]
-pub enum SwitchError {
+pub enum CommandError {
     Refused(Refusal),
     /// The supervisor did not answer in time; what will come of it is not known.
     NoAnswer,
@@ -38,6 +46,7 @@ pub enum SwitchError {
 pub struct Hands {
     pub board: Arc<Board>,
     pub sessions: [Sessions; 2],
+    pub standby: Standby,
     /// Wakes the probe of each master.
     pub probes: [Sender<()>; 2],
     pub history: History,
@@ -61,20 +70,33 @@ impl Supervisor {
         }
     }
 
-    /// Moves the traffic to `to` and waits for the outcome.
+    /// Moves the traffic to `to`, in order or by `force`, and waits for the outcome.
     ///
     /// # Errors
     /// The reason when the switch did not happen.
-    pub fn switch(&self, to: NodeId) -> Result<(), SwitchError> {
+    pub fn switch(&self, to: NodeId, force: bool) -> Result<(), CommandError> {
+        self.command(Command::Switch { to, force })
+    }
+
+    /// Holds the traffic where it is for a time, or, with nothing, no longer.
+    ///
+    /// # Errors
+    /// The reason when that did not happen.
+    pub fn pause(&self, time: Option<Duration>) -> Result<(), CommandError> {
+        let for_ms = time.map(|time| time.as_millis() as u64);
+        self.command(Command::Pause { for_ms })
+    }
+
+    fn command(&self, command: Command) -> Result<(), CommandError> {
         let patience = Duration::from_millis(limits::HANDOVER_DEADLINE_MS) + Duration::from_secs(1);
         let (reply, answer) = crossbeam_channel::bounded(1);
         self.inbox
-            .send_timeout(Message::Switch { to, reply }, patience)
-            .map_err(|_| SwitchError::NoAnswer)?;
+            .send_timeout(Message::Commanded { command, reply }, patience)
+            .map_err(|_| CommandError::NoAnswer)?;
         match answer.recv_timeout(patience) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(refusal)) => Err(SwitchError::Refused(refusal)),
-            Err(_) => Err(SwitchError::NoAnswer),
+            Ok(Err(refusal)) => Err(CommandError::Refused(refusal)),
+            Err(_) => Err(CommandError::NoAnswer),
         }
     }
 }
@@ -148,11 +170,14 @@ impl Loop {
     fn take(&mut self, message: Message) {
         match message {
             Message::Happened(event) => self.turn(event),
-            Message::Switch { to, reply } => {
+            Message::Commanded { command, reply } => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
                 self.tickets.insert(ticket, reply);
-                self.turn(Event::Switch { to, ticket });
+                self.turn(match command {
+                    Command::Switch { to, force } => Event::Switch { to, force, ticket },
+                    Command::Pause { for_ms } => Event::Pause { for_ms, ticket },
+                });
             }
         }
     }
@@ -179,7 +204,13 @@ impl Loop {
         match effect {
             // A full channel means that the probe has been told already.
             Effect::ProbeNow(node) => drop(self.hands.probes[node.index()].try_send(())),
-            Effect::AlignSequences(node) => self.align_sequences(node),
+            Effect::AlignSequences(node) => {
+                // Connections that were made before the master was away are dead without knowing it.
+                self.hands.sessions[node.index()].begin_new_life();
+                self.hands.standby.begin_new_life(node);
+                self.hands.standby.align_sequences(node);
+            }
+            Effect::WaitForPeer { node, wait } => self.hands.standby.order(node, wait),
             Effect::Record(change) => self.record(change),
             Effect::Answer { ticket, outcome } => {
                 if let Some(reply) = self.tickets.remove(&ticket) {
@@ -187,23 +218,6 @@ impl Loop {
                     let _ = reply.send(outcome);
                 }
             }
-        }
-    }
-
-    /// Moves the sequences past the rows that arrived meanwhile. Nobody waits for it: an id that is
-    /// drawn too early is taken, which the insert notices and draws again.
-    fn align_sequences(&self, node: NodeId) {
-        let sessions = &self.hands.sessions[node.index()];
-        sessions.begin_new_life();
-        let submitted = sessions.submit(move |session| {
-            let aligned = session.query(include_str!("../sql/align_sequences.sql"), &[]);
-            if let Err(error) = &aligned {
-                log::warn!("align the sequences of {node}: {}", explain(error));
-            }
-            aligned.map(drop)
-        });
-        if let Err(error) = submitted {
-            log::warn!("align the sequences of {node}: {error}");
         }
     }
 
@@ -233,6 +247,9 @@ impl Loop {
             "outage" => log::error!("outage: {why}{cause}"),
             _ => log::warn!("{what}: {from} -> {to} ({duration_ms} ms): {why}{cause}"),
         }
-        self.hands.history.record(change);
+        // What happens to all is written down once, by the process that decides.
+        self.hands
+            .history
+            .record(change, self.cluster.writes_history());
     }
 }

@@ -39,7 +39,15 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     ("r2d2::", &["src/pg/pool.rs", "src/pg/sessions.rs"]),
     ("r2d2_postgres::", &["src/pg/pool.rs"]),
-    ("redis::Client", &["src/history.rs", "src/config/mod.rs"]),
+    (
+        "redis::",
+        &[
+            "src/history.rs",
+            "src/lease.rs",
+            "src/redis_link.rs",
+            "src/config/mod.rs",
+        ],
+    ),
     ("env::var", &["src/config/mod.rs"]),
     ("Command::new", &["src/local/"]),
     ("thread::spawn", &[]),

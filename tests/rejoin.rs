@@ -347,7 +347,7 @@ fn a_rejoin_that_cannot_be_is_refused_within_seconds() {
         .output()
         .expect("run");
     assert!(
-        said(&output).contains("the same server"),
+        said(&output).contains("is the same database as MASTER1_URL"),
         "{}",
         said(&output)
     );

@@ -54,10 +54,14 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Suspect, Answered, Up, &[], "it answered again before the deadline"),
     row(Suspect, Refused, Down, &[], "it refuses connections"),
     row(Suspect, Silence, Down, &[], "it has been silent past the deadline"),
+    // Only the master that does not serve is judged by this: the other may have lost its peer for good.
+    row(Up, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
+    row(Suspect, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
     // The way back leads through catching up, always.
     row(Down, Answered, CatchingUp, &[Action::NoteBarrier], "it answers again; it must hold all that its peer has before it serves"),
     row(CatchingUp, Current, Up, &[Action::AlignSequences], "it holds everything that its peer held when it came back"),
     row(CatchingUp, NobodyBetter, Up, &[Action::AlignSequences], "nobody else can serve and nobody is nearer to complete"),
+    row(CatchingUp, Forced, Up, &[Action::AlignSequences], "a person wants the traffic on it although it may lack rows"),
     row(CatchingUp, Refused, Down, &[], "it refuses connections again"),
     row(CatchingUp, Silence, Down, &[], "it fell silent again while catching up"),
 ];
@@ -80,6 +84,13 @@ pub const IGNORED: &[(NodeState, Signal)] = &[
     (Down, Silence), // known
     (CatchingUp, Answered),
     (CatchingUp, Doubt), // it serves nobody; only proof or silence matter
+    (Unknown, Unlinked), // the way up asks for a link by itself
+    (Down, Unlinked),
+    (CatchingUp, Unlinked),
+    (Unknown, Forced), // nobody can serve from a master that does not answer
+    (Down, Forced),
+    (Up, Forced), // it serves as it is
+    (Suspect, Forced),
 ];
 
 /// The row for this state and signal; nothing when the pair is one of [`IGNORED`].

@@ -1,10 +1,11 @@
 //! Handover: a person moves the traffic to the other master, and nothing is lost, stale or refused
-//! on the way. Both masters are asked anew where they stand; writes are held; when none is under
-//! way any more, it is asked where its WAL ends; when the target has confirmed that position, the
-//! route flips and the writes go on.
+//! on the way. Both masters are asked anew where they stand; the target begins to wait for its peer, so
+//! that nothing is less durable there; writes are held; when none is under way any more, it is asked where
+//! the active master's WAL ends; when the target has confirmed that position, the route flips and the
+//! writes go on.
 
 use super::routing::Route;
-use super::{Change, Cluster, Effect, Facts, NodeId, NodeState};
+use super::{Change, Cluster, Effect, Facts, Level, Link, NodeId, NodeState, Role, Signal};
 use serde::Serialize;
 
 /// A handover under way.
@@ -13,6 +14,8 @@ pub(super) struct Handover {
     to: NodeId,
     ticket: u64,
     started_ms: u64,
+    /// Since when it holds the writes.
+    held_since_ms: Option<u64>,
     phase: Phase,
 }
 
@@ -21,6 +24,11 @@ enum Phase {
     /// What is known of the masters may be a probe's interval old; both are asked anew before
     /// anything is refused or held.
     Asking { since_ms: u64 },
+    /// The traffic goes over as soon as the target has answered anew: by force, or because nobody
+    /// serves, so that there is nothing to wait for.
+    Leaping { since_ms: u64, forced: bool },
+    /// The target is to wait for its peer like the active master does. Writes go on meanwhile.
+    Arming { since_ms: u64 },
     /// Writes are held, and those under way are waited for.
     Draining,
     /// None is under way since `since_ms`; the target must confirm `barrier`, a WAL position of the
@@ -31,8 +39,10 @@ enum Phase {
 /// How a handover stands.
 enum Progress {
     GoesOn,
-    /// The target has everything.
-    Flip,
+    /// The target has everything, or a person wants it there without.
+    Flip {
+        why: &'static str,
+    },
     /// Over, without a flip of its own.
     Ended(Result<(), Refusal>),
 }
@@ -40,7 +50,8 @@ enum Progress {
 /// Why a handover did not happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    /// `target_down`, `target_behind`, `handover_busy` or `no_master`: one of the codes of the API.
+    /// `target_down`, `target_behind`, `handover_busy`, `not_leader` or `no_master`: one of the codes of
+    /// the API.
     pub code: &'static str,
     /// The reason in figures, in English.
     pub detail: String,
@@ -57,30 +68,93 @@ impl Cluster {
         matches!(phase, Some(Phase::Draining | Phase::Settling { .. }))
     }
 
+    /// The target of a handover that is past its questions.
+    pub(super) fn handover_target(&self) -> Option<NodeId> {
+        let handover = self.handover.as_ref()?;
+        let asks = matches!(handover.phase, Phase::Asking { .. } | Phase::Leaping { .. });
+        (!asks).then_some(handover.to)
+    }
+
+    /// For how long the handover that is under way has held the writes.
+    pub(super) fn held_ms(&self, now: u64) -> Option<u64> {
+        let since = self.handover.as_ref()?.held_since_ms?;
+        Some(now - since)
+    }
+
+    /// Whether this process may take a person's command at all.
+    pub(super) fn may_command(&self) -> Result<(), Refusal> {
+        match &self.role {
+            Role::Leader => Ok(()),
+            Role::Follower(leader) => refused(
+                "not_leader",
+                format!("the process at {} decides; ask it", leader.address),
+            ),
+            Role::Unknown | Role::Orphan => refused("not_leader", self.role.name().to_string()),
+        }
+    }
+
     pub(super) fn begin_handover(
         &mut self,
         now: u64,
         to: NodeId,
+        force: bool,
         ticket: u64,
         out: &mut Vec<Effect>,
     ) {
-        let outcome = match self.handover.is_none() && self.serving && self.active == to {
-            true => Ok(()),
-            false => match self.may_ask(to) {
-                Err(refusal) => Err(refusal),
-                Ok(()) => {
-                    let phase = Phase::Asking { since_ms: now };
-                    self.handover = Some(Handover {
-                        to,
-                        ticket,
-                        started_ms: now,
-                        phase,
-                    });
-                    return;
-                }
-            },
+        let there = self.handover.is_none() && self.serving && self.active == to;
+        let since_ms = now;
+        let phase = match self.may_command() {
+            Err(refusal) => Err(refusal),
+            Ok(()) if there => {
+                let outcome = Ok(());
+                return out.push(Effect::Answer { ticket, outcome });
+            }
+            Ok(()) if force => self.may_force(to).map(|()| Phase::Leaping {
+                since_ms,
+                forced: true,
+            }),
+            Ok(()) => self.may_ask(to).map(|()| match self.serving {
+                true => Phase::Asking { since_ms },
+                false => Phase::Leaping {
+                    since_ms,
+                    forced: false,
+                },
+            }),
         };
-        out.push(Effect::Answer { ticket, outcome });
+        match phase {
+            Err(refusal) => {
+                let outcome = Err(refusal);
+                out.push(Effect::Answer { ticket, outcome });
+            }
+            Ok(phase) => {
+                let handover = Handover {
+                    to,
+                    ticket,
+                    started_ms: now,
+                    held_since_ms: None,
+                    phase,
+                };
+                // Only force overtakes. Whoever waits for the one in order learns how it ended.
+                if let Some(overtaken) = self.handover.replace(handover) {
+                    let ticket = overtaken.ticket;
+                    let detail = format!("a person forces the traffic to {to}");
+                    let outcome = refused("handover_busy", detail);
+                    out.push(Effect::Answer { ticket, outcome });
+                }
+            }
+        }
+    }
+
+    /// Whether a master can be served from at all, whatever it lacks. Half a copy cannot.
+    fn may_force(&self, to: NodeId) -> Result<(), Refusal> {
+        let copying = self
+            .facts(to)
+            .is_some_and(|facts| facts.link == Link::Copying);
+        match self.state(to) {
+            NodeState::CatchingUp if copying => refused("target_behind", self.describe(to)),
+            NodeState::Up | NodeState::Suspect | NodeState::CatchingUp => Ok(()),
+            NodeState::Unknown | NodeState::Down => refused("target_down", self.describe(to)),
+        }
     }
 
     /// No write is under way: from now on the end of the active master's WAL stands still.
@@ -107,30 +181,30 @@ impl Cluster {
             started_ms,
             ..
         } = handover;
-        let outcome = match self.progress(now, &mut handover) {
+        let progress = self.progress(now, &mut handover);
+        if matches!(handover.phase, Phase::Draining) {
+            handover.held_since_ms.get_or_insert(now);
+        }
+        let held_since_ms = handover.held_since_ms;
+        let outcome = match progress {
             Progress::GoesOn => {
                 // Both phases that wait for a position wait for a probe that is sent from now on.
                 if !matches!(handover.phase, Phase::Draining) {
                     out.push(Effect::ProbeNow(self.active));
                 }
-                if matches!(handover.phase, Phase::Asking { .. }) {
+                if !matches!(handover.phase, Phase::Draining | Phase::Settling { .. }) {
                     out.push(Effect::ProbeNow(to));
                 }
                 self.handover = Some(handover);
                 return;
             }
-            Progress::Flip => {
-                let (what, why) = ("handover", "a person moved the traffic");
-                self.point_at(
-                    now,
-                    to,
-                    Route {
-                        what,
-                        why,
-                        since: started_ms,
-                    },
-                    out,
-                );
+            Progress::Flip { why } => {
+                let cause = Some(self.missing_to_current(to));
+                self.signal(now, to, Signal::Forced, cause, out);
+                let (what, since) = ("handover", started_ms);
+                self.handover = Some(handover); // how long it held the writes is told with it
+                self.point_at(now, to, Route { what, why, since }, out);
+                self.handover = None;
                 Ok(())
             }
             Progress::Ended(outcome) => outcome,
@@ -144,6 +218,7 @@ impl Cluster {
                 why: "the handover was refused and the writes go on where they were",
                 cause: Some(refusal.detail.clone()),
                 duration_ms: now - started_ms,
+                stall_ms: held_since_ms.map(|since| now - since),
             }));
         }
         out.push(Effect::Answer { ticket, outcome });
@@ -154,8 +229,8 @@ impl Cluster {
         if self.serving && self.active == to {
             return Progress::Ended(Ok(())); // a failover took the traffic there meanwhile
         }
-        if !self.state(to).serves() {
-            return Progress::Ended(refused("target_down", self.describe(to)));
+        if let Err(refusal) = self.may_go_on(handover) {
+            return Progress::Ended(Err(refusal));
         }
         // Later than, not as late as: within one millisecond the question may have come first.
         let fresh = |node: NodeId, since: u64| -> Option<&Facts> {
@@ -163,14 +238,33 @@ impl Cluster {
             (*asked_ms > since).then_some(facts)
         };
         match &mut handover.phase {
+            Phase::Leaping { since_ms, forced } if fresh(to, *since_ms).is_some() => {
+                let why = match forced {
+                    true => {
+                        "a person forced the traffic over, without waiting for what had not arrived"
+                    }
+                    false => "a person moved the traffic while nobody served",
+                };
+                return Progress::Flip { why };
+            }
+            Phase::Leaping { .. } => {}
             Phase::Asking { since_ms } => {
                 // The target too, which may have frozen a moment ago.
                 let target = fresh(to, *since_ms);
                 if let (Some(facts), Some(_)) = (fresh(self.active, *since_ms), target) {
                     match self.may_hold(to, facts) {
+                        Ok(()) if self.durability.level() == Level::ZeroLoss => {
+                            handover.phase = Phase::Arming { since_ms: now };
+                        }
                         Ok(()) => handover.phase = Phase::Draining,
                         Err(refusal) => return Progress::Ended(Err(refusal)),
                     }
+                }
+            }
+            Phase::Arming { since_ms } => {
+                let armed = self.durability.level() != Level::ZeroLoss || self.waits(to);
+                if armed || now - *since_ms >= self.settings.arming_max_ms {
+                    handover.phase = Phase::Draining;
                 }
             }
             Phase::Draining => {}
@@ -179,7 +273,8 @@ impl Cluster {
                     let barrier = *barrier.get_or_insert(facts.wal_lsn);
                     let confirmed = facts.peer_confirmed_lsn.filter(|_| facts.peer_streaming);
                     if confirmed.is_some_and(|confirmed| confirmed >= barrier) {
-                        return Progress::Flip;
+                        let why = "a person moved the traffic";
+                        return Progress::Flip { why };
                     }
                 }
             }
@@ -190,12 +285,26 @@ impl Cluster {
         }
         let why = match handover.phase {
             Phase::Draining => format!("writes on {} have not ended", self.active),
-            Phase::Asking { .. } | Phase::Settling { .. } => self.how_far_behind(to),
+            Phase::Leaping { .. } => format!("{to} has not answered"),
+            Phase::Asking { .. } | Phase::Arming { .. } | Phase::Settling { .. } => {
+                self.how_far_behind(to)
+            }
         };
-        Progress::Ended(refused(
-            "target_behind",
-            format!("{why} after {waited_ms} ms"),
-        ))
+        let code = match handover.phase {
+            Phase::Leaping { .. } => "target_down",
+            _ => "target_behind",
+        };
+        Progress::Ended(refused(code, format!("{why} after {waited_ms} ms")))
+    }
+
+    /// Whether its target can still be served from.
+    fn may_go_on(&self, handover: &Handover) -> Result<(), Refusal> {
+        let to = handover.to;
+        match handover.phase {
+            Phase::Leaping { forced: true, .. } => self.may_force(to),
+            _ if self.state(to).serves() => Ok(()),
+            _ => refused("target_down", self.describe(to)),
+        }
     }
 
     /// Whether asking makes sense at all.
@@ -207,11 +316,7 @@ impl Cluster {
             );
         }
         match self.state(to) {
-            NodeState::Up if self.serving => Ok(()),
-            NodeState::Up => refused(
-                "no_master",
-                "nobody serves, so there is nothing to hand over".into(),
-            ),
+            NodeState::Up => Ok(()),
             NodeState::CatchingUp => refused("target_behind", self.describe(to)),
             _ => refused("target_down", self.describe(to)),
         }

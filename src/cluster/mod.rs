@@ -2,16 +2,21 @@
 //! I/O, no log: time comes in as an argument, and what is to be done goes out as [`Effect`]s. So the
 //! simulator in `sim.rs` can run ten thousand fault schedules over exactly this code.
 
+mod durability;
 pub mod fsm;
 mod handover;
 pub mod node;
+mod role;
 mod routing;
 #[cfg(test)]
 mod sim;
 
+pub use durability::{DurabilityView, Level, Mode};
 pub use handover::Refusal;
-pub use node::{Facts, NodeId, NodeState, Signal};
+pub use node::{Facts, Link, NodeId, NodeState, Signal, WaitsFor};
+pub use role::{Leader, Role};
 
+use durability::Durability;
 use fsm::Action;
 use handover::Handover;
 use serde::Serialize;
@@ -25,6 +30,19 @@ pub struct Settings {
     pub start_patience_ms: u64,
     pub handover_deadline_ms: u64,
     pub handover_lag_max_bytes: u64,
+    pub durability: Mode,
+    /// A commit that waits longer for the peer has the peer given up.
+    pub wait_max_ms: u64,
+    /// A peer that is further behind is not waited for anew.
+    pub wait_lag_max_bytes: u64,
+    /// A master that has said for this long that it waits, waits.
+    pub taken_up_after_ms: u64,
+    /// An order to a master that was not followed is repeated after this time.
+    pub ask_again_after_ms: u64,
+    /// A handover goes on without its target waiting for its peer after this time.
+    pub arming_max_ms: u64,
+    /// For so long a start waits to be told whether other processes serve the same pair.
+    pub role_patience_ms: u64,
 }
 
 /// Everything that can happen to the cluster.
@@ -40,8 +58,17 @@ pub enum Event {
     Refused { node: NodeId, cause: String },
     /// A worker's call failed without a verdict of the server.
     Doubted { node: NodeId, cause: String },
-    /// A person wants the traffic on `to`; the answer goes out under `ticket`.
-    Switch { to: NodeId, ticket: u64 },
+    /// A person wants the traffic on `to`; the answer goes out under `ticket`. With `force` it goes there
+    /// at once, whatever has not arrived there yet.
+    Switch {
+        to: NodeId,
+        force: bool,
+        ticket: u64,
+    },
+    /// A person wants the traffic to stay where it is for so long, or, with nothing, no longer.
+    Pause { for_ms: Option<u64>, ticket: u64 },
+    /// What this process is among those that serve the same pair.
+    Role(Role),
     /// While writes are held: none is under way any more.
     Drained,
     /// Time has passed.
@@ -56,6 +83,11 @@ pub enum Event {
 pub enum Effect {
     ProbeNow(NodeId),
     AlignSequences(NodeId),
+    /// Make the commits of a master wait until its peer has them, or free them from waiting.
+    WaitForPeer {
+        node: NodeId,
+        wait: bool,
+    },
     Record(Change),
     Answer {
         ticket: u64,
@@ -66,7 +98,8 @@ pub enum Effect {
 /// One thing that changed: a line of the log and an entry of the history.
 #[derive(Clone, Debug, Serialize)]
 pub struct Change {
-    /// `node` (a master changed state), `start`, `failover`, `handover`, `outage` or `service`.
+    /// `node` (a master changed state), `start`, `failover`, `handover`, `outage`, `service`, `follow`,
+    /// `durability`, `pause` or `lease`.
     pub what: &'static str,
     pub node: NodeId,
     pub from: &'static str,
@@ -77,12 +110,15 @@ pub struct Change {
     pub cause: Option<String>,
     /// How long what ended had lasted, or how long the handover took, in ms.
     pub duration_ms: u64,
+    /// For how long writes stood still because of it, in ms, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall_ms: Option<u64>,
 }
 
 /// Where the peer stood when this master came back: what it has to catch up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Barrier {
-    /// To be read off the peer's first answer to a probe sent at or after this time.
+    /// To be read off the peer's first answer to a probe sent after this time.
     WantedSince(u64),
     /// A WAL position of the peer.
     At(u64),
@@ -114,6 +150,10 @@ pub struct Cluster {
     nobody_since_ms: Option<u64>,
     route_since_ms: u64,
     handover: Option<Handover>,
+    durability: Durability,
+    role: Role,
+    role_since_ms: u64,
+    paused_until_ms: Option<u64>,
 }
 
 /// An immutable picture of the cluster, for everyone who is not its owner. Times are in ms since
@@ -127,6 +167,10 @@ pub struct ClusterView {
     pub route_since_ms: u64,
     /// Whether writes wait for a handover to end.
     pub holding_writes: bool,
+    pub durability: DurabilityView,
+    pub role: Role,
+    /// Until when a person holds the traffic where it is.
+    pub paused_until_ms: Option<u64>,
     pub nodes: [NodeView; 2],
 }
 
@@ -149,7 +193,10 @@ impl ClusterView {
 
     /// Whether whoever decides by this picture decides the same by the other one.
     pub fn decides_as(&self, other: &ClusterView) -> bool {
-        let route = |view: &ClusterView| (view.active, view.serving, view.holding_writes);
+        let route = |view: &ClusterView| {
+            let paused = view.paused_until_ms.is_some();
+            (view.active, view.serving, view.holding_writes, paused)
+        };
         let states = |view: &ClusterView| [view.nodes[0].state, view.nodes[1].state];
         route(self) == route(other) && states(self) == states(other)
     }
@@ -176,8 +223,13 @@ impl Cluster {
             facts: None,
             barrier: Barrier::WantedSince(now_ms),
         };
+        let durability = Durability::new(settings.durability, now_ms);
         Cluster {
             settings,
+            durability,
+            role: Role::Unknown,
+            role_since_ms: now_ms,
+            paused_until_ms: None,
             nodes: [node(), node()],
             started_ms: now_ms,
             active: NodeId::Master1,
@@ -206,19 +258,35 @@ impl Cluster {
             Event::Doubted { node, cause } => {
                 self.signal(now_ms, node, Signal::Doubt, Some(cause), &mut out);
             }
-            Event::Switch { to, ticket } => self.begin_handover(now_ms, to, ticket, &mut out),
+            Event::Switch { to, force, ticket } => {
+                self.begin_handover(now_ms, to, force, ticket, &mut out);
+            }
+            Event::Pause { for_ms, ticket } => {
+                let outcome = self.may_command();
+                if outcome.is_ok() {
+                    let until = for_ms.map(|for_ms| now_ms + for_ms);
+                    self.pause(now_ms, until, &mut out);
+                }
+                out.push(Effect::Answer { ticket, outcome });
+            }
+            Event::Role(role) => self.set_role(now_ms, role, &mut out),
             Event::Drained => self.settle_handover(now_ms),
-            Event::Tick => self.count_silence(now_ms, &mut out),
+            Event::Tick => {
+                self.count_silence(now_ms, &mut out);
+                self.end_pause(now_ms, &mut out);
+            }
             Event::Slept { ms } => {
                 for node in &mut self.nodes {
                     node.heard_ms = (node.heard_ms + ms).min(now_ms);
                 }
             }
         }
+        self.judge_link(now_ms, &mut out);
         self.judge_current(now_ms, &mut out);
         self.judge_nobody(now_ms, &mut out);
         self.route(now_ms, &mut out);
         self.advance_handover(now_ms, &mut out);
+        self.judge_durability(now_ms, &mut out);
         out
     }
 
@@ -229,6 +297,9 @@ impl Cluster {
             serving: self.serving,
             route_since_ms: self.route_since_ms,
             holding_writes: self.holding_writes(),
+            durability: self.durability.view(),
+            role: self.role.clone(),
+            paused_until_ms: self.paused_until_ms,
             nodes: NodeId::BOTH.map(|node| self.node_view(node)),
         }
     }
@@ -268,10 +339,19 @@ impl Cluster {
         let wal_lsn = facts.wal_lsn;
         let node = &mut self.nodes[id.index()];
         node.heard_ms = now;
-        node.facts = Some((facts, asked));
+        // A late answer is a sign of life, and old news.
+        if node
+            .facts
+            .as_ref()
+            .is_none_or(|(_, newest)| asked >= *newest)
+        {
+            node.facts = Some((facts, asked));
+        }
         let peer = &mut self.nodes[id.peer().index()];
         match peer.barrier {
-            Barrier::WantedSince(since) if asked >= since => peer.barrier = Barrier::At(wal_lsn),
+            Barrier::WantedSince(since) if asked > since => peer.barrier = Barrier::At(wal_lsn),
+            // Within one millisecond the question may have come first.
+            Barrier::WantedSince(since) if asked == since => out.push(Effect::ProbeNow(id)),
             _ => {}
         }
         self.signal(now, id, Signal::Answered, None, out);
@@ -298,6 +378,7 @@ impl Cluster {
             why: row.why,
             cause: cause.clone(),
             duration_ms: now - node.since_ms,
+            stall_ms: None,
         }));
         node.state = row.to;
         node.since_ms = now;
@@ -332,6 +413,19 @@ impl Cluster {
         }
     }
 
+    /// Whether the master that does not serve still takes what its peer sends. One that is being rebuilt
+    /// does not, and must not be failed over to.
+    fn judge_link(&mut self, now: u64, out: &mut Vec<Effect>) {
+        for id in NodeId::BOTH {
+            let unlinked = self
+                .facts(id)
+                .is_some_and(|facts| facts.link != Link::Ready);
+            if unlinked && id != self.active {
+                self.signal(now, id, Signal::Unlinked, None, out);
+            }
+        }
+    }
+
     /// Whether a master that catches up has everything now.
     fn judge_current(&mut self, now: u64, out: &mut Vec<Effect>) {
         for id in NodeId::BOTH {
@@ -341,7 +435,10 @@ impl Cluster {
             let current = self.facts(id.peer()).is_some_and(|peer| {
                 peer.peer_streaming && peer.peer_confirmed_lsn.is_some_and(|lsn| lsn >= barrier)
             });
-            if current && self.node(id).facts.is_some() {
+            let linked = self
+                .facts(id)
+                .is_some_and(|facts| facts.link == Link::Ready);
+            if current && linked {
                 self.signal(now, id, Signal::Current, None, out);
             }
         }
@@ -350,6 +447,16 @@ impl Cluster {
     /// What a master that catches up still lacks, in words.
     fn missing_to_current(&self, id: NodeId) -> String {
         let peer = id.peer();
+        match self.facts(id).map(|facts| facts.link) {
+            Some(Link::Copying) => return format!("it is copying the rows of {peer}"),
+            Some(Link::Missing) => {
+                return format!(
+                    "it has no subscription to {peer}; run `imdb-ha replication setup`, or \
+                     `imdb-ha rejoin {id}` if it has lost its data"
+                );
+            }
+            _ => {}
+        }
         let Some(facts) = self.facts(peer) else {
             return format!("{peer} does not answer, so nobody can tell what is missing");
         };

@@ -1,10 +1,10 @@
 //! The two masters, what state each can be in, and what can be heard of one.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// One of the two masters. `master1` is the primary: the one that serves when both could.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeId {
     Master1,
@@ -134,17 +134,23 @@ pub enum Signal {
     Refused,
     /// It has been silent past the deadline.
     Silence,
+    /// It takes nothing from its peer: it has no subscription, or one that still copies tables.
+    Unlinked,
+    /// A person wants the traffic on it, whatever it lacks.
+    Forced,
 }
 
 impl Signal {
     #[cfg(test)]
-    pub const ALL: [Signal; 6] = [
+    pub const ALL: [Signal; 8] = [
         Signal::Answered,
         Signal::Current,
         Signal::NobodyBetter,
         Signal::Doubt,
         Signal::Refused,
         Signal::Silence,
+        Signal::Unlinked,
+        Signal::Forced,
     ];
 
     /// Its name in the documentation.
@@ -156,6 +162,8 @@ impl Signal {
             Signal::Doubt => "doubt",
             Signal::Refused => "refused",
             Signal::Silence => "silence",
+            Signal::Unlinked => "unlinked",
+            Signal::Forced => "forced",
         }
     }
 }
@@ -174,6 +182,40 @@ pub struct Facts {
     pub peer_lag_ms: Option<u64>,
     /// Whether this master's own apply worker is running.
     pub applying: bool,
+    /// How this master is joined to what its peer sends.
+    pub link: Link,
+    /// Whose confirmation a commit on this master waits for.
+    pub waits_for: WaitsFor,
+    /// Whether PostgreSQL counts the peer as the standby that commits wait for.
+    pub peer_synchronous: bool,
+    /// How long the commit that has waited longest for the peer has waited, in ms; nothing when none
+    /// is waiting.
+    pub longest_wait_ms: Option<u64>,
+}
+
+/// How a master is joined to what its peer sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Link {
+    /// It has no subscription.
+    #[default]
+    Missing,
+    /// Its subscription is still copying the rows of a table.
+    Copying,
+    /// Everything that its peer sends is applied as it arrives.
+    Ready,
+}
+
+/// Whose confirmation the commits of a master wait for, by its `synchronous_standby_names`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WaitsFor {
+    #[default]
+    Nobody,
+    /// For that of its peer's subscription, as this program sets it.
+    Peer,
+    /// For somebody's that this program does not know; it leaves such a setting alone.
+    Other,
 }
 
 impl Facts {

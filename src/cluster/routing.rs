@@ -1,7 +1,7 @@
 //! Which master serves. Failover is automatic and immediate; the way home is a person's decision,
 //! so a master that serves keeps serving for as long as it can.
 
-use super::{Change, Cluster, Effect, NodeId, NodeState, Signal};
+use super::{Change, Cluster, Effect, Link, NodeId, NodeState, Role, Signal};
 
 /// Why the route moves, and since when that was on its way, in ms.
 pub(super) struct Route {
@@ -24,10 +24,20 @@ impl Cluster {
         let best = if self.served && waiting(&self.active) {
             Some(self.active)
         } else if now.saturating_sub(since) >= self.settings.nobody_better_after_ms {
+            // Half a copy is worse than nothing, and so is an empty master in place of a full one.
+            let whole = |id: &NodeId| match self.facts(*id).map(|facts| facts.link) {
+                Some(Link::Ready) => true,
+                Some(Link::Missing) => !self.served,
+                _ => false,
+            };
             NodeId::BOTH
                 .into_iter()
-                .filter(waiting)
-                .min_by_key(|id| self.bytes_behind(*id))
+                .filter(|id| waiting(id) && whole(id))
+                // A new server in the place of one that was lost has no link, and its peer has one.
+                .min_by_key(|id| {
+                    let linked = self.facts(*id).map(|facts| facts.link) == Some(Link::Ready);
+                    (!linked, self.bytes_behind(*id))
+                })
         } else {
             None
         };
@@ -40,6 +50,14 @@ impl Cluster {
 
     /// Points the route at a master that serves, if there is one.
     pub(super) fn route(&mut self, now: u64, out: &mut Vec<Effect>) {
+        if let Some(to) = self.led_to() {
+            if to != self.active || !self.serving {
+                let (what, why) = ("follow", "the process that holds the lease serves from it");
+                let since = self.route_since_ms;
+                self.point_at(now, to, Route { what, why, since }, out);
+            }
+            return;
+        }
         if self.serving && self.state(self.active).serves() {
             return;
         }
@@ -54,11 +72,14 @@ impl Cluster {
             }
             None if self.serving => {
                 let since = self.route_since_ms;
-                let route = Route {
-                    what: "outage",
-                    why: "no master can serve",
-                    since,
+                let why = match self.paused_until_ms {
+                    Some(_) => {
+                        "the active master is gone, and a pause holds the traffic where it is"
+                    }
+                    None => "no master can serve",
                 };
+                let what = "outage";
+                let route = Route { what, why, since };
                 self.record_route(now, "none", route, out);
                 self.serving = false;
             }
@@ -70,6 +91,10 @@ impl Cluster {
     fn next_active(&self, now: u64) -> Option<(NodeId, &'static str, &'static str)> {
         let active = self.active;
         let peer = active.peer();
+        let asking = self.role == Role::Unknown;
+        if asking && now - self.started_ms < self.settings.role_patience_ms {
+            return None;
+        }
         if self.state(active).serves() {
             return Some(match self.served {
                 true => (
@@ -81,6 +106,9 @@ impl Cluster {
             });
         }
         if !self.state(peer).serves() {
+            return None;
+        }
+        if self.served && self.paused_until_ms.is_some() {
             return None;
         }
         if self.served {
@@ -123,6 +151,11 @@ impl Cluster {
                 _ => None,
             },
             duration_ms: now - since,
+            stall_ms: match what {
+                "failover" | "service" => Some(now - since),
+                "handover" => self.held_ms(now),
+                _ => None,
+            },
         }));
         self.route_since_ms = now;
     }

@@ -8,7 +8,7 @@ mod variables;
 pub use secret::{Secret, SecretUrl};
 pub use variables::{VARIABLES, as_markdown, flag_of};
 
-use crate::cluster::NodeId;
+use crate::cluster::{Mode, NodeId};
 use crate::limits;
 use secret::mask;
 use std::collections::HashMap;
@@ -37,6 +37,7 @@ pub struct Config {
     pub bind: IpAddr,
     pub admin_token: Option<Secret>,
     pub use_sequence: UseSequence,
+    pub durability: Mode,
     pub http_workers: usize,
     pub pool_size: u32,
     pub probe_interval: Duration,
@@ -160,6 +161,7 @@ impl Config {
             bind: check.parsed("BIND", "an IP address such as 127.0.0.1 or 0.0.0.0"),
             admin_token: check.admin_token(),
             use_sequence: check.use_sequence(),
+            durability: check.durability(),
             http_workers: check.number("HTTP_WORKERS", 2, 512) as usize,
             pool_size: check.number("POOL_SIZE", 1, 128) as u32,
             probe_interval: Duration::from_millis(check.number("PROBE_INTERVAL_MS", 20, 10_000)),
@@ -195,6 +197,13 @@ impl Config {
             start_patience_ms: limits::START_PATIENCE_MS,
             handover_deadline_ms: limits::HANDOVER_DEADLINE_MS,
             handover_lag_max_bytes: limits::HANDOVER_LAG_MAX_BYTES,
+            durability: self.durability,
+            wait_max_ms: limits::WAIT_MAX_MS,
+            wait_lag_max_bytes: limits::WAIT_LAG_MAX_BYTES,
+            taken_up_after_ms: limits::TAKEN_UP_AFTER_MS,
+            ask_again_after_ms: limits::ASK_AGAIN_AFTER_MS,
+            arming_max_ms: limits::ARMING_MAX_MS,
+            role_patience_ms: limits::ROLE_PATIENCE_MS,
         }
     }
 }
@@ -364,6 +373,17 @@ impl Check<'_> {
             _ => {
                 self.complain("USE_SEQUENCE", "must be auto, true or false");
                 UseSequence::Auto
+            }
+        }
+    }
+
+    fn durability(&mut self) -> Mode {
+        match self.text("DURABILITY").trim() {
+            "zero-loss" => Mode::ZeroLoss,
+            "async" => Mode::Async,
+            _ => {
+                self.complain("DURABILITY", "must be zero-loss or async");
+                Mode::ZeroLoss
             }
         }
     }

@@ -34,11 +34,12 @@ const fn secret(name: &'static str, default: &'static str, about: &'static str) 
 pub const VARIABLES: &[Variable] = &[
     secret("MASTER1_URL", "postgresql://root:root@127.0.0.1:5432/bases2-db", "the primary master"),
     secret("MASTER2_URL", "postgresql://root:root@127.0.0.1:5433/bases2-db", "the secondary master"),
-    secret("REDIS_URL", "redis://127.0.0.1:6379", "where the history is kept"),
+    secret("REDIS_URL", "redis://127.0.0.1:6379", "where the history and the lease are kept"),
     open("PORT", "5000", "port of the API"),
     open("BIND", "127.0.0.1", "address that the API listens on"),
     secret("ADMIN_TOKEN", "", "bearer token for what changes the cluster; without one only callers from loopback may"),
     open("USE_SEQUENCE", "auto", "ids from the sequence: auto (if the table has one), true, false (MAX+1 under a lock)"),
+    open("DURABILITY", "zero-loss", "zero-loss: a write is acknowledged when both masters have it, for as long as both take part; async: when one has it"),
     open("HTTP_WORKERS", "24", "threads that serve requests which need a master, 2 to 512"),
     open("POOL_SIZE", "8", "connections to each master, 1 to 128"),
     open("PROBE_INTERVAL_MS", "200", "time between two questions to a master, 20 to 10000"),

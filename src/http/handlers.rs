@@ -4,15 +4,13 @@ use super::input::{self, GenreInput};
 use super::messages as msg;
 use super::router::ROUTES;
 use super::{App, Problem, Reply, Req};
-use crate::cluster::{ClusterView, NodeId};
+use crate::cluster::{ClusterView, NodeId, Role};
 use crate::dispatch::{DispatchError, Failed};
 use crate::genres::{Changed, Created};
 use crate::limits;
 use crate::pg;
-use crate::supervisor::SwitchError;
 use postgres::error::SqlState;
 use serde_json::{Map, Value, json};
-use std::time::Duration;
 
 type Handled = Result<Reply, Problem>;
 
@@ -110,7 +108,13 @@ pub fn health(app: &App, req: &Req) -> Handled {
     input::no_parameters(&req.query)?;
     let view = app.board.look().0;
     if view.serving {
-        let body = json!({ "ok": true, "active_node": view.active, "state": view.node(view.active).state, "durability": DURABILITY });
+        let body = json!({
+            "ok": true,
+            "active_node": view.active,
+            "state": view.node(view.active).state,
+            "durability": view.durability.level,
+            "durability_since": at(app.board.now_ms(), view.durability.since_ms),
+        });
         return Ok(Reply::ok(200, body));
     }
     let mut problem = Problem::from(msg::UNHEALTHY).because(view.outage_reason());
@@ -149,7 +153,13 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "reason": (!view.serving).then(|| view.outage_reason()),
         "holding_writes": view.holding_writes,
         "writes_under_way": app.board.writes_under_way(view.active),
-        "durability": DURABILITY,
+        "durability": {
+            "level": view.durability.level,
+            "since": at(now_ms, view.durability.since_ms),
+            "reason": view.durability.why,
+        },
+        "role": role(&view.role),
+        "paused_until": view.paused_until_ms.map(|until| at(now_ms, until)),
         "masters": masters,
         "alarms": alarms(app),
         "redis": app.history.redis(),
@@ -162,43 +172,6 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "history": app.history.newest(limits::HISTORY_IN_STATUS),
     });
     Ok(Reply::ok(200, body))
-}
-
-/// `POST /switch-to-primary`.
-pub fn switch_to_primary(app: &App, req: &Req) -> Handled {
-    switch(app, req, NodeId::Master1)
-}
-
-/// `POST /switch-to-secondary`.
-pub fn switch_to_secondary(app: &App, req: &Req) -> Handled {
-    switch(app, req, NodeId::Master2)
-}
-
-/// Replication is asynchronous: an acknowledged write is on one master, and on the other shortly.
-const DURABILITY: &str = "async";
-
-fn switch(app: &App, req: &Req, to: NodeId) -> Handled {
-    input::no_parameters(&req.query)?;
-    match app.supervisor.switch(to) {
-        Ok(()) => Ok(Reply::ok(200, json!({ "ok": true, "active_node": to }))),
-        Err(SwitchError::Refused(refusal)) => {
-            let message = match refusal.code {
-                "target_down" => msg::TARGET_DOWN,
-                "target_behind" => msg::TARGET_BEHIND,
-                "handover_busy" => msg::HANDOVER_BUSY,
-                _ => msg::NO_MASTER,
-            };
-            let mut problem = Problem::new(message, to.name()).because(refusal.detail);
-            problem
-                .fields
-                .push(("active_node", json!(app.board.active())));
-            Err(problem)
-        }
-        Err(SwitchError::NoAnswer) => {
-            Err(Problem::from(msg::OUTCOME_UNKNOWN)
-                .because("the supervisor did not answer in time"))
-        }
-    }
 }
 
 fn path_id(req: &Req) -> Result<i32, Problem> {
@@ -233,6 +206,15 @@ fn alarms(app: &App) -> Vec<String> {
     NodeId::BOTH.into_iter().flat_map(of_node).collect()
 }
 
+/// What this process is among those that serve the same pair, and where the one that decides is.
+fn role(role: &Role) -> Value {
+    let leader = match role {
+        Role::Follower(leader) => Some(&leader.address),
+        _ => None,
+    };
+    json!({ "name": role.name(), "leader": leader })
+}
+
 fn master_status(app: &App, view: &ClusterView, node: NodeId, now_ms: u64) -> Value {
     let seen = view.node(node);
     let peer_facts = view.node(node.peer()).facts.as_ref();
@@ -249,11 +231,11 @@ fn master_status(app: &App, view: &ClusterView, node: NodeId, now_ms: u64) -> Va
     })
 }
 
-/// A time of the picture as a point in time.
-fn at(now_ms: u64, then_ms: u64) -> String {
-    let ago = Duration::from_millis(now_ms.saturating_sub(then_ms));
+/// A time of the picture, past or to come, as a point in time.
+pub(super) fn at(now_ms: u64, then_ms: u64) -> String {
+    let ahead = jiff::SignedDuration::from_millis(then_ms as i64 - now_ms as i64);
     let then = jiff::Timestamp::now()
-        .checked_sub(ago)
+        .checked_add(ahead)
         .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{then:.3}")
 }

@@ -107,6 +107,27 @@ pub fn path_id(segment: &str) -> Result<i32, Fault> {
     id.ok_or(msg::ID_INVALID.into())
 }
 
+/// The values of the named parameters of a query string.
+///
+/// # Errors
+/// A parameter that is unknown or doubled.
+pub fn parameters<const N: usize>(
+    query: &str,
+    names: [&str; N],
+) -> Result<[Option<String>; N], Fault> {
+    let mut values = [const { None }; N];
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let Some(index) = names.iter().position(|known| *known == name) else {
+            return Err(Fault::new(msg::PARAMETER_INVALID, name));
+        };
+        if values[index].replace(value.into_owned()).is_some() {
+            let twice = format!("{name} (twice)");
+            return Err(Fault::new(msg::PARAMETER_INVALID, twice));
+        }
+    }
+    Ok(values)
+}
+
 /// A page of `GET /generos`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {

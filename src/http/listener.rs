@@ -56,20 +56,41 @@ pub(super) fn start(
     crate::vital::spawn("http-listener".to_string(), move || {
         keep_listening(&shared, &listener, &is_deaf)
     })?;
-    crate::vital::spawn("http-pulse".to_string(), move || beat(address, &deaf))
+    let target = reachable(address);
+    crate::vital::spawn("http-pulse".to_string(), move || beat(target, &deaf))?;
+    crate::vital::spawn("http-nudge".to_string(), move || {
+        loop {
+            nudge(target);
+            std::thread::sleep(limits::NUDGE_INTERVAL);
+        }
+    })
+}
+
+/// Where this process reaches its own listener.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// A connection that comes and goes. When two clients connect at the same moment, tiny_http can put both
+/// into the queue of one idle thread, and the second stays there until some other connection ends:
+/// with connections that are kept open, for ever. The end of this one sets it free.
+fn nudge(target: SocketAddr) {
+    if let Ok(stream) = TcpStream::connect_timeout(&target, limits::PULSE_PATIENCE) {
+        // Without a farewell, so that the system need not remember some thousand of them.
+        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    }
 }
 
 /// The time limit of the listener holds for its own `accept` too, and tiny_http gives up at the first
 /// `accept` that fails. So somebody asks more often than that. It also notices a listener that accepts
 /// nothing any more without having failed: tiny_http's thread panics when the last file descriptor
 /// went to the connection that it is about to copy.
-fn beat(address: SocketAddr, deaf: &Sender<()>) {
-    let reachable = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    let target = SocketAddr::new(reachable, address.port());
+fn beat(target: SocketAddr, deaf: &Sender<()>) {
     let mut missed = 0;
     loop {
         match pulse(target) {

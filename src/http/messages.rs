@@ -80,6 +80,9 @@ messages! {
     HANDOVER_BUSY: "handover_busy", 409,
         "No se cambió a {}: ya hay otro cambio en curso.",
         "Not switched to {}: another switch is under way.";
+    NOT_LEADER: "not_leader", 409,
+        "Otro proceso de la API decide sobre el clúster; pídaselo a él.",
+        "Another process of the API decides about the cluster; ask that one.";
     BODY_TOO_LARGE: "body_too_large", 413,
         "El cuerpo supera los {} bytes.",
         "The body is larger than {} bytes.";

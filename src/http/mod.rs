@@ -3,6 +3,7 @@
 //! `messages.rs` every error text.
 
 mod access;
+mod commands;
 mod handlers;
 pub mod input;
 mod listener;

@@ -1,5 +1,6 @@
 //! The routes, as one table, and the way from a method and a path to one of them.
 
+use super::commands;
 use super::handlers;
 use super::messages as msg;
 use super::{App, Problem, Reply, Req};
@@ -67,8 +68,11 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves, else 500"),
     route("GET", "/active-node", Access::Anyone, Place::Front, handlers::active_node, "the master that serves, or served last"),
     route("GET", "/status", Access::Anyone, Place::Front, handlers::status, "everything the program knows"),
-    route("POST", "/switch-to-primary", Access::Admin, Place::Worker, handlers::switch_to_primary, "moves the traffic to master1"),
-    route("POST", "/switch-to-secondary", Access::Admin, Place::Worker, handlers::switch_to_secondary, "moves the traffic to master2"),
+    route("POST", "/switch-to-primary", Access::Admin, Place::Worker, commands::switch_to_primary, "moves the traffic to master1; `?force=true` at once, whatever has not arrived there yet"),
+    route("POST", "/switch-to-secondary", Access::Admin, Place::Worker, commands::switch_to_secondary, "moves the traffic to master2, likewise"),
+    route("POST", "/pause", Access::Admin, Place::Worker, commands::pause, "`?for=10m`: nobody but a person moves the traffic for so long"),
+    route("POST", "/resume", Access::Admin, Place::Worker, commands::resume, "ends the pause"),
+    route("GET", "/history", Access::Anyone, Place::Worker, commands::history, "what changed, why, from what to what, for how long, and how long writes stood still; newest first, `?limit=`"),
 ];
 
 /// The route of a request and the `{id}` of its path.

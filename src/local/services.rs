@@ -113,7 +113,9 @@ pub fn start_api(
 pub fn make_database(node: NodeId, port: u16) -> anyhow::Result<()> {
     let settings =
         crate::pg::connection_settings(&Master::url(port, "postgres")?, limits::SETUP_CALL)?;
-    let sessions = crate::pg::Sessions::start(node, settings, 1)?;
+    // A server that was the active one when it ended still has commits wait for a peer that may be gone.
+    let settings = crate::pg::without_waiting(settings);
+    let sessions = crate::pg::Sessions::start_patient(node, settings)?;
     sessions
         .run(limits::SETUP_CALL, |session| {
             let found = session.client().query(

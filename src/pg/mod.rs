@@ -40,6 +40,17 @@ pub fn connection_settings(
     Ok(settings)
 }
 
+/// The same settings for sessions whose own commits never wait for the peer. Whoever sets something up,
+/// repairs it, or frees others from waiting must not wait along with them.
+pub fn without_waiting(mut settings: postgres::Config) -> postgres::Config {
+    let options = format!(
+        "{} -c synchronous_commit=local",
+        settings.get_options().unwrap_or("")
+    );
+    settings.options(options.trim());
+    settings
+}
+
 /// The whole cause of a PostgreSQL error on one line: the server's message with its code and
 /// detail, or the chain of causes of the driver.
 pub fn explain(error: &postgres::Error) -> String {

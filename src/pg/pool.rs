@@ -152,6 +152,7 @@ pub(super) fn build(
     node: NodeId,
     settings: postgres::Config,
     size: u32,
+    wait: Duration,
     life: Arc<AtomicU64>,
 ) -> std::io::Result<Pool<SessionManager>> {
     // Unbounded in type, bounded in fact: a pool holds `size` connections, and while the master is
@@ -172,7 +173,7 @@ pub(super) fn build(
         .max_size(size)
         .min_idle(Some(0))
         .test_on_check_out(false)
-        .connection_timeout(limits::POOL_WAIT)
+        .connection_timeout(wait)
         .connection_customizer(Box::new(ToReaper(to_reaper)))
         .error_handler(Box::new(Quiet(node)))
         .build_unchecked(manager))

@@ -73,8 +73,25 @@ impl Sessions {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(node: NodeId, settings: postgres::Config, size: u32) -> std::io::Result<Sessions> {
+        Sessions::start_with(node, settings, size, limits::POOL_WAIT)
+    }
+
+    /// One session thread, for work that may wait longer for its connection than a request may.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start_patient(node: NodeId, settings: postgres::Config) -> std::io::Result<Sessions> {
+        Sessions::start_with(node, settings, 1, limits::SETUP_CONNECT)
+    }
+
+    fn start_with(
+        node: NodeId,
+        settings: postgres::Config,
+        size: u32,
+        wait: Duration,
+    ) -> std::io::Result<Sessions> {
         let life = Arc::new(AtomicU64::new(0));
-        let pool = pool::build(node, settings, size, Arc::clone(&life))?;
+        let pool = pool::build(node, settings, size, wait, Arc::clone(&life))?;
         let (jobs, queue) = crossbeam_channel::bounded::<Job>(limits::CALL_QUEUE);
         for index in 0..size {
             let (pool, queue, life) = (pool.clone(), queue.clone(), Arc::clone(&life));

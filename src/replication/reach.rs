@@ -63,13 +63,11 @@ pub(super) fn sessions_of_setup(
     node: NodeId,
     statement_timeout: Duration,
 ) -> anyhow::Result<Sessions> {
-    let mut settings = pg::connection_settings(config.master(node), statement_timeout)?;
-    let options = format!(
-        "{} -c synchronous_commit=local",
-        settings.get_options().unwrap_or("")
-    );
-    settings.options(&options);
-    Ok(Sessions::start(node, settings, 1)?)
+    let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+    Ok(Sessions::start_patient(
+        node,
+        pg::without_waiting(settings),
+    )?)
 }
 
 /// Readies a session for changes, and says whether it is the only one that makes any: it takes the lock

@@ -1,6 +1,6 @@
 //! What one master knows of the replication, read by the probes and by `replication status`.
 
-use crate::cluster::{Facts, NodeId};
+use crate::cluster::{Facts, Link, NodeId, WaitsFor};
 use crate::limits;
 use postgres::Client;
 use serde::Serialize;
@@ -42,6 +42,10 @@ pub struct WayOut {
     pub lag_bytes: Option<u64>,
     /// Time from a change here to its confirmation by the peer; 0 when there is nothing to confirm.
     pub lag_ms: Option<u64>,
+    /// Whose confirmation commits here wait for.
+    pub waits_for: WaitsFor,
+    /// How long the one that has waited longest has waited.
+    pub longest_wait_ms: Option<u64>,
 }
 
 /// The subscription on this master, and its apply worker.
@@ -51,6 +55,7 @@ pub struct WayIn {
     pub exists: bool,
     pub enabled: bool,
     pub applying: bool,
+    pub link: Link,
     /// How far the peer's WAL has been received, as a position of the peer.
     pub received_lsn: Option<u64>,
     /// How long ago the peer was last heard.
@@ -59,6 +64,12 @@ pub struct WayIn {
     pub apply_errors: u64,
     /// A rejoin has begun to rebuild this master and has not ended.
     pub rejoining: bool,
+}
+
+/// The `synchronous_standby_names` with which the commits of `node` wait for its peer. PostgreSQL knows
+/// the peer by the name of its subscription.
+pub fn standby_names(node: NodeId) -> String {
+    format!("FIRST 1 ({})", node.peer().subscription())
 }
 
 /// Reads the replication status of `node` over a connection to it.
@@ -74,6 +85,20 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         Ok(row
             .try_get::<_, Option<i64>>(name)?
             .map(|value| value.max(0) as u64))
+    };
+    let names: String = row.try_get("standby_names")?;
+    let waits_for = match names.as_str() {
+        "" => WaitsFor::Nobody,
+        names if names == standby_names(node) => WaitsFor::Peer,
+        _ => WaitsFor::Other,
+    };
+    let rejoining = row.try_get("rejoining")?;
+    let link = match (row.try_get("subscription")?, row.try_get("copying")?) {
+        // It has been cleared, or is about to be: it has less to serve than one that was never joined.
+        (false, _) if rejoining => Link::Copying,
+        (false, _) => Link::Missing,
+        (true, true) => Link::Copying,
+        (true, false) => Link::Ready,
     };
     let wal_lsn = position("wal_lsn")?.unwrap_or(0);
     let confirmed_lsn = position("slot_confirmed_lsn")?;
@@ -109,16 +134,19 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
             sync_state: row.try_get("sender_sync_state")?,
             lag_bytes,
             lag_ms,
+            waits_for,
+            longest_wait_ms: position("longest_wait_ms")?,
         },
         way_in: WayIn {
             subscription: node.subscription(),
             exists: row.try_get("subscription")?,
             enabled: row.try_get("subscription_enabled")?,
             applying: row.try_get("applying")?,
+            link,
             received_lsn: position("received_lsn")?,
             heard_ms_ago: position("heard_ms_ago")?,
             apply_errors: position("apply_errors")?.unwrap_or(0),
-            rejoining: row.try_get("rejoining")?,
+            rejoining,
         },
     })
 }
@@ -132,6 +160,10 @@ impl NodeReplication {
             peer_streaming: self.streaming(),
             peer_lag_ms: self.out.lag_ms,
             applying: self.way_in.applying,
+            link: self.way_in.link,
+            waits_for: self.out.waits_for,
+            peer_synchronous: self.out.sync_state.as_deref() == Some("sync"),
+            longest_wait_ms: self.out.longest_wait_ms,
         }
     }
 
@@ -227,12 +259,15 @@ mod tests {
                 sync_state: None,
                 lag_bytes: None,
                 lag_ms: None,
+                waits_for: WaitsFor::Nobody,
+                longest_wait_ms: None,
             },
             way_in: WayIn {
                 subscription: "sub_from_master2",
                 exists: true,
                 enabled: true,
                 applying: true,
+                link: Link::Ready,
                 received_lsn: None,
                 heard_ms_ago: None,
                 apply_errors: 0,

@@ -1,0 +1,162 @@
+//! Which of several API processes decides: the one that holds the lease in Redis. Each claims it a few
+//! times a second, in one step that also says what the holder decided, so that the others can follow.
+//! Nobody waits for it. When Redis is gone, who decided goes on deciding, and who followed serves on by
+//! itself; the data path needs neither.
+
+use crate::board::Board;
+use crate::cluster::{Event, Leader, NodeId, Role};
+use crate::config::Config;
+use crate::limits;
+use crate::pg::explain_any;
+use crate::quiet::Quiet;
+use crate::redis_link;
+use crate::supervisor::Supervisor;
+use crossbeam_channel::select;
+use redis::{Connection, RedisResult};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The Redis key of the lease. Its value is what the holder decided.
+pub const KEY: &str = "imdb-ha:lease";
+
+/// Takes the lease if it is free or ours already, and returns whose it is then.
+const CLAIM: &str = "\
+    local held = redis.call('GET', KEYS[1]) \
+    if held and cjson.decode(held).holder ~= ARGV[1] then return held end \
+    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
+    return ARGV[2]";
+
+/// What the holder of the lease tells the others.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// Whose it is: a process, and when it began.
+    holder: String,
+    /// Where that process is reached.
+    address: String,
+    active: NodeId,
+    serving: bool,
+    /// For how long a person still holds the traffic where it is, in ms.
+    paused_for_ms: Option<u64>,
+}
+
+struct Claimant {
+    config: Arc<Config>,
+    board: Arc<Board>,
+    holder: String,
+    connection: Option<Connection>,
+    /// Whether this process decides, as far as it was ever told.
+    leads: Option<bool>,
+    quiet: Quiet,
+}
+
+/// Starts the thread that claims the lease.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(
+    config: Arc<Config>,
+    board: Arc<Board>,
+    supervisor: Supervisor,
+) -> std::io::Result<()> {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut claimant = Claimant {
+        holder: format!("{}-{}-{now}", host(), std::process::id()),
+        config,
+        board,
+        connection: None,
+        leads: None,
+        quiet: Quiet::default(),
+    };
+    crate::vital::spawn("lease".to_string(), move || {
+        loop {
+            let (_, changed) = claimant.board.look();
+            supervisor.report(Event::Role(claimant.role()));
+            // What was decided is told to the others at once.
+            select! {
+                recv(changed) -> _ => {}
+                default(limits::LEASE_INTERVAL) => {}
+            }
+            if claimant.connection.is_none() {
+                std::thread::sleep(limits::LEASE_INTERVAL);
+            }
+        }
+    })
+}
+
+/// The name of this machine: process ids are unique on one only.
+fn host() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+impl Claimant {
+    /// What this process is, by one more claim.
+    fn role(&mut self) -> Role {
+        match self.claim() {
+            Ok(record) => {
+                if self.quiet.clear() {
+                    log::info!("the lease can be claimed again");
+                }
+                self.leads = Some(record.holder == self.holder);
+                match self.leads {
+                    Some(true) => Role::Leader,
+                    _ => Role::Follower(Leader {
+                        address: record.address,
+                        active: record.serving.then_some(record.active),
+                        paused_for_ms: record.paused_for_ms,
+                    }),
+                }
+            }
+            Err(error) => {
+                // A connection that missed an answer must not be used for the next question.
+                self.connection = None;
+                let error = explain_any(&error);
+                if self.quiet.admit(&error).is_some() {
+                    log::warn!("claim the lease in redis: {error}");
+                }
+                // Without Redis there was never anybody else to follow.
+                match self.leads {
+                    Some(false) => Role::Orphan,
+                    _ => Role::Leader,
+                }
+            }
+        }
+    }
+
+    fn claim(&mut self) -> RedisResult<Record> {
+        let record = self.record();
+        let ours = serde_json::to_string(&record).unwrap_or_default();
+        let connection = match self.connection.take() {
+            Some(connection) => self.connection.insert(connection),
+            None => self
+                .connection
+                .insert(redis_link::connect(&self.config.redis_url)?),
+        };
+        let held: String = redis::cmd("EVAL")
+            .arg(CLAIM)
+            .arg(1)
+            .arg(KEY)
+            .arg(&record.holder)
+            .arg(ours)
+            .arg(limits::LEASE_TTL.as_millis() as u64)
+            .query(connection)?;
+        Ok(serde_json::from_str(&held).map_err(|error| {
+            let text = format!("the lease holds what this program does not understand: {error}");
+            std::io::Error::other(text)
+        })?)
+    }
+
+    fn record(&self) -> Record {
+        let view = self.board.look().0;
+        let now_ms = self.board.now_ms();
+        Record {
+            holder: self.holder.clone(),
+            address: format!("http://{}:{}", self.config.bind, self.config.port),
+            active: view.active,
+            serving: view.serving,
+            paused_for_ms: view
+                .paused_until_ms
+                .map(|until| until.saturating_sub(now_ms)),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Zero-loss over real masters: when commits wait for the peer, when they do not, and what a person can
+//! tell the cluster meanwhile.
+
+mod common;
+
+use common::{Cluster, wait_until};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+fn level(cluster: &Cluster) -> String {
+    let answer = cluster.get("/health");
+    answer.body["durability"].as_str().unwrap_or("").to_string()
+}
+
+fn wait_level(cluster: &Cluster, wanted: &str) {
+    wait_until(&format!("the durability is {wanted}"), || {
+        level(cluster) == wanted
+    });
+}
+
+fn standby_names(cluster: &Cluster, node: &str) -> String {
+    let row = cluster
+        .sql(node)
+        .query_one("SHOW synchronous_standby_names", &[]);
+    row.expect("show").get(0)
+}
+
+/// The newest entry of the history of one kind.
+fn newest(cluster: &Cluster, what: &str) -> Value {
+    let history = cluster.get("/history");
+    let entries = history.body["data"].as_array().expect("a list").clone();
+    let found = entries.into_iter().find(|entry| entry["what"] == what);
+    found.unwrap_or_else(|| panic!("no {what} in {:?}", history.body))
+}
+
+#[test]
+fn only_the_active_master_waits_for_its_peer_and_a_handover_keeps_it_so() {
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    assert_eq!(
+        standby_names(&cluster, "master1"),
+        "FIRST 1 (sub_from_master1)"
+    );
+    assert_eq!(standby_names(&cluster, "master2"), "");
+    // An acknowledged row is on the other master by the time of the answer.
+    let mut second = cluster.sql("master2");
+    for index in 0..20 {
+        let id = cluster.add(&format!("en ambos {index}")).id() as i32;
+        let rows = second
+            .query("SELECT FROM public.generos WHERE id_genero = $1", &[&id])
+            .expect("look");
+        assert_eq!(rows.len(), 1, "row {id} was acknowledged before it arrived");
+    }
+    let switched = cluster.post("/switch-to-secondary", "");
+    assert_eq!(switched.status, 200, "{switched:?}");
+    assert_eq!(level(&cluster), "zero-loss", "the handover kept it");
+    let handover = newest(&cluster, "handover");
+    assert!(handover["stall_ms"].is_u64(), "{handover}");
+    wait_until("master1 no longer waits", || {
+        standby_names(&cluster, "master1").is_empty()
+    });
+    assert_eq!(
+        standby_names(&cluster, "master2"),
+        "FIRST 1 (sub_from_master2)"
+    );
+    cluster.wait_equal();
+}
+
+#[test]
+fn a_peer_that_is_gone_stops_no_write_and_is_waited_for_again() {
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    for (harm, heal) in [("kill", "start"), ("freeze", "thaw")] {
+        cluster.local(&[harm, "master2"]);
+        for index in 0..5 {
+            let answer = cluster.add(&format!("{harm} {index}"));
+            assert_eq!(
+                (answer.status, answer.node()),
+                (201, "master1"),
+                "{answer:?}"
+            );
+        }
+        assert_eq!(level(&cluster), "degraded");
+        let change = newest(&cluster, "durability");
+        assert_eq!(
+            (change["from"].as_str(), change["to"].as_str()),
+            (Some("zero-loss"), Some("degraded"))
+        );
+        let status = cluster.get("/status").body["durability"].clone();
+        assert!(status["reason"].as_str().is_some_and(|why| why.len() > 5));
+        cluster.local(&[heal, "master2"]);
+        wait_level(&cluster, "zero-loss");
+        cluster.wait_equal();
+    }
+}
+
+/// A link that passes nothing looks like a streaming one, and so does a worker that is held up.
+#[test]
+fn a_peer_that_streams_and_confirms_nothing_is_given_up() {
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    // The apply worker waits for this lock for as long as it is held.
+    let mut second = cluster.sql("master2");
+    let mut lock = second.transaction().expect("begin");
+    lock.batch_execute("LOCK TABLE public.generos IN ACCESS EXCLUSIVE MODE")
+        .expect("lock");
+    let answer = cluster.add("nadie confirma");
+    assert_eq!(answer.status, 201, "{answer:?}");
+    wait_level(&cluster, "degraded");
+    let change = newest(&cluster, "durability");
+    assert_eq!(change["why"], "commits waited too long for the peer");
+    assert!(change["stall_ms"].as_u64() >= Some(500), "{change}");
+    // Streaming again is not enough: it must have confirmed what it missed.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(level(&cluster), "degraded");
+    lock.rollback().expect("unlock");
+    wait_level(&cluster, "zero-loss");
+    cluster.wait_equal();
+}
+
+#[test]
+fn async_is_what_it_says_and_takes_back_what_zero_loss_left() {
+    let cluster = Cluster::start_with(&[("DURABILITY", "async")]);
+    assert_eq!(level(&cluster), "async");
+    let names = "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (sub_from_master1)'";
+    let mut sql = cluster.sql("master1");
+    sql.batch_execute(names).expect("set");
+    sql.batch_execute("SELECT pg_reload_conf()")
+        .expect("reload");
+    wait_until("nobody waits", || {
+        standby_names(&cluster, "master1").is_empty()
+    });
+    assert_eq!(cluster.add("sin esperar").status, 201);
+    // Somebody else's setting is left alone, and named.
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    let mut sql = cluster.sql("master1");
+    sql.batch_execute(
+        "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (ajeno, sub_from_master1)'",
+    )
+    .expect("set");
+    sql.batch_execute("SELECT pg_reload_conf()")
+        .expect("reload");
+    wait_level(&cluster, "degraded");
+    let reason = cluster.get("/status").body["durability"]["reason"].to_string();
+    assert!(reason.contains("somebody else's"), "{reason}");
+}
+
+#[test]
+fn a_pause_holds_the_traffic_and_a_person_may_move_it_all_the_same() {
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    for wrong in [
+        "/pause",
+        "/pause?for=x",
+        "/pause?for=25h",
+        "/pause?for=0s",
+        "/pause?for=1m&x=1",
+    ] {
+        let answer = cluster.post(wrong, "");
+        assert_eq!(
+            (answer.status, answer.code()),
+            (400, "parameter_invalid"),
+            "{wrong}"
+        );
+    }
+    let paused = cluster.post("/pause?for=10m", "");
+    assert_eq!(paused.status, 200, "{paused:?}");
+    assert!(paused.body["paused_until"].is_string(), "{paused:?}");
+    assert!(cluster.get("/status").body["paused_until"].is_string());
+    cluster.local(&["kill", "master1"]);
+    wait_until("nobody serves", || cluster.get("/health").status == 500);
+    let answer = cluster.add("en pausa");
+    assert_eq!((answer.status, answer.code()), (503, "no_master"));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(cluster.get("/active-node").body["active_node"], "master1");
+    let moved = cluster.post("/switch-to-secondary", "");
+    assert_eq!(moved.status, 200, "{moved:?}");
+    assert_eq!(cluster.add("a mano").node(), "master2");
+    cluster.local(&["start", "master1"]);
+    cluster.wait_state("master1", "up");
+    cluster.local(&["kill", "master2"]);
+    wait_until("nobody serves", || cluster.get("/health").status == 500);
+    let resumed = cluster.post("/resume", "");
+    assert_eq!(resumed.status, 200, "{resumed:?}");
+    wait_until("it fails over", || cluster.get("/health").status == 200);
+    assert_eq!(cluster.add("otra vez").node(), "master1");
+    // A pause ends by itself.
+    assert_eq!(cluster.post("/pause?for=1s", "").status, 200);
+    wait_until("the pause is over", || {
+        cluster.get("/status").body["paused_until"].is_null()
+    });
+    assert_eq!(newest(&cluster, "pause")["to"], "running");
+}
+
+#[test]
+fn force_moves_at_once_and_says_so() {
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    let wrong = cluster.post("/switch-to-secondary?force=si", "");
+    assert_eq!((wrong.status, wrong.code()), (400, "parameter_invalid"));
+    // What master1 writes does not arrive, so an orderly switch is refused.
+    let mut second = cluster.sql("master2");
+    second
+        .batch_execute("ALTER SUBSCRIPTION sub_from_master1 DISABLE")
+        .expect("disable");
+    let id = cluster.add("aún no llegó").id();
+    let refused = cluster.post("/switch-to-secondary", "");
+    assert_eq!(
+        (refused.status, refused.code()),
+        (409, "target_behind"),
+        "{refused:?}"
+    );
+    assert_eq!(cluster.get("/active-node").body["active_node"], "master1");
+    let forced = cluster.post("/switch-to-secondary?force=true", "");
+    assert_eq!(forced.status, 200, "{forced:?}");
+    assert_eq!(cluster.add("forzado").node(), "master2");
+    let why = newest(&cluster, "handover")["why"].to_string();
+    assert!(why.contains("forced"), "{why}");
+    assert_eq!(cluster.get(&format!("/generos/{id}")).status, 404);
+    second
+        .batch_execute("ALTER SUBSCRIPTION sub_from_master1 ENABLE")
+        .expect("enable");
+    wait_until("the row arrives", || {
+        cluster.get(&format!("/generos/{id}")).status == 200
+    });
+    // Not even force serves from a master that does not answer.
+    cluster.local(&["kill", "master1"]);
+    let refused = cluster.post("/switch-to-primary?force=true", "");
+    assert_eq!(
+        (refused.status, refused.code()),
+        (409, "target_down"),
+        "{refused:?}"
+    );
+}
+
+/// The history outlives the API, and is there without Redis too.
+#[test]
+fn the_history_is_kept_in_redis_and_bounded_by_the_question() {
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    cluster.local(&["kill", "master1"]);
+    assert_eq!(cluster.add("tras la caída").status, 201);
+    wait_until("it is in redis", || {
+        let body = cluster.get("/history").body;
+        let entries = body["data"].as_array().cloned().unwrap_or_default();
+        body["source"] == "redis" && entries.iter().any(|entry| entry["what"] == "failover")
+    });
+    let failover = newest(&cluster, "failover");
+    for (field, value) in [("from", "master1"), ("to", "master2")] {
+        assert_eq!(failover[field], value, "{failover}");
+    }
+    for field in ["why", "at", "duration_ms", "stall_ms"] {
+        assert!(!failover[field].is_null(), "no {field} in {failover}");
+    }
+    let one = cluster.get("/history?limit=1").body;
+    assert_eq!(one["data"].as_array().map(Vec::len), Some(1));
+    for wrong in [
+        "/history?limit=0",
+        "/history?limit=1001",
+        "/history?after=1",
+    ] {
+        assert_eq!(cluster.get(wrong).code(), "parameter_invalid", "{wrong}");
+    }
+    let redis = cluster.status["pids"]["redis"].to_string();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &redis])
+        .status();
+    assert!(killed.expect("kill").success());
+    let began = Instant::now();
+    let alone = cluster.get("/history");
+    assert_eq!(
+        (alone.status, &alone.body["source"]),
+        (200, &Value::from("memory"))
+    );
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(newest(&cluster, "failover")["why"].is_string());
+    assert_eq!(cluster.add("sin redis").status, 201);
+}
