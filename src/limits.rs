@@ -219,8 +219,8 @@ pub const LOCAL_READY: Duration = Duration::from_secs(90);
 // --- rebuilding a master ----------------------------------------------------------------------
 
 /// Time for the first answer of each master to a rejoin: a frozen one is found out before anything is
-/// changed, and long before [`SETUP_CALL`].
-pub const REJOIN_ASK: Duration = Duration::from_secs(3);
+/// changed, and long before [`SETUP_CALL`]. It is over [`SETUP_CONNECT`], which ends with the cause.
+pub const REJOIN_ASK: Duration = Duration::from_secs(6);
 
 /// Wait for the lock of a set-up whose program was killed; its server notices within a second.
 pub const SETUP_ALONE: Duration = Duration::from_secs(4);
@@ -273,6 +273,7 @@ const _: () = assert!(
 );
 const _: () = assert!(SILENCE_DEADLINE_MS > SUSPECT_AFTER_MS);
 const _: () = assert!(REQUEST_DEADLINE_MS > 2 * SILENCE_DEADLINE_MS + HANDOVER_DEADLINE_MS);
+const _: () = assert!(REJOIN_ASK.as_millis() > SETUP_CONNECT.as_millis());
 const _: () = assert!(STATEMENT_TIMEOUT_MS > REQUEST_DEADLINE_MS);
 const _: () = assert!(
     HTTP_WORKERS > 2 * POOL_SIZE,
