@@ -303,6 +303,42 @@ fn a_rejoin_that_was_killed_at_any_moment_is_simply_repeated() {
 }
 
 #[test]
+fn a_source_that_restarts_in_the_middle_loses_nothing() {
+    let cluster = Cluster::start();
+    insert_many(&cluster, "master1", 60_000);
+    let before = cluster.wait_equal();
+    let mut command = command(&cluster, &["master2", "--yes"]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = child.expect("start");
+    wait_until("it copies", || {
+        let mark = "SELECT FROM pg_subscription_rel WHERE srsubstate <> 'r'";
+        !cluster
+            .sql("master2")
+            .query(mark, &[])
+            .expect("ask")
+            .is_empty()
+    });
+    cluster.local(&["kill", "master1"]);
+    // Half a copy is nothing to serve from, even when nobody else is there.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_ne!(
+        cluster.get("/status").body["masters"]["master2"]["state"],
+        "up"
+    );
+    assert_eq!(cluster.add("a nadie").status, 503);
+    cluster.local(&["start", "master1"]);
+    let first = child.wait_with_output().expect("its end");
+    if !first.status.success() {
+        must_rejoin(&cluster, &["master2", "--yes"]);
+    }
+    assert_eq!(cluster.wait_equal(), before, "{}", said(&first));
+    wait_both_stream(&cluster);
+}
+
+#[test]
 fn a_rejoin_that_cannot_be_is_refused_within_seconds() {
     let cluster = Cluster::start();
     let refused = |arguments: &[&str], why: &str| {

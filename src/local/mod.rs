@@ -13,6 +13,7 @@ use crate::cluster::NodeId;
 use crate::config::{self, Config, Values};
 use crate::limits;
 use crate::output;
+use crate::replication::setup::NeedsRejoin;
 use anyhow::{Context, bail};
 use layout::{Layout, Owner, Ports, Programs, State};
 use master::{DATABASE, Holder, Master, ServerState};
@@ -96,6 +97,21 @@ fn start(config: &Config, master: &Master, state: &State) -> anyhow::Result<()> 
             node.peer(),
             rejoin_command(config, node, state)?
         ));
+    }
+    Ok(())
+}
+
+/// Says which master must be rebuilt, and how.
+fn tell_need(config: &Config, need: &NeedsRejoin, state: &State) -> anyhow::Result<()> {
+    for (node, why) in &need.masters {
+        let command = rejoin_command(config, *node, state)?;
+        say(&format!(
+            "ALARM: {why}. {} serves alone; rebuild {node} from it:\n  {command}",
+            node.peer()
+        ));
+    }
+    if need.masters.len() > 1 {
+        say("both have lost something: rebuild the one whose rows you can do without");
     }
     Ok(())
 }

@@ -217,20 +217,10 @@ impl Up<'_> {
             say("replication: both directions are streaming");
             return Ok(());
         };
-        let Some(need) = error.downcast_ref::<setup::NeedsRejoin>() else {
-            return Err(error);
-        };
-        for (node, why) in &need.masters {
-            let command = super::rejoin_command(self.config, *node, state)?;
-            say(&format!(
-                "ALARM: {why}. {} serves alone; rebuild {node} from it:\n  {command}",
-                node.peer()
-            ));
+        match error.downcast_ref::<setup::NeedsRejoin>() {
+            Some(need) => super::tell_need(self.config, need, state),
+            None => Err(error),
         }
-        if need.masters.len() > 1 {
-            say("both have lost something: rebuild the one whose rows you can do without");
-        }
-        Ok(())
     }
 
     /// Whether the end was asked for. The word stays where it is, for everyone who asks.
