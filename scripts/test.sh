@@ -27,6 +27,9 @@ check_tokio() {
 # other cluster of this machine is in, so that what is left behind is known to be theirs.
 check_tests() { TMPDIR=$tests_folder cargo test --locked --quiet --no-fail-fast; }
 
+# One fault of each kind under load, in the same folder.
+check_chaos() { TMPDIR=$tests_folder scripts/chaos.sh; }
+
 # Folders and processes of the tests that are there still. A process is told by its command line or its working
 # folder, which is all that Redis has; the API has only its environment.
 left_of_tests() {
@@ -52,7 +55,7 @@ check_nothing_left() {
   return 1
 }
 
-checks=(format clippy scripts rustdoc tokio tests nothing_left)
+checks=(format clippy scripts rustdoc tokio tests chaos nothing_left)
 [ $# -eq 0 ] || checks=("$@")
 
 # shellcheck source=scripts/rust.sh

@@ -46,6 +46,8 @@ pub enum Subcommands {
         #[arg(long)]
         json: bool,
     },
+    /// Compare every row of the two masters, while writes go on; exit code 1 unless they are equal
+    Compare(Compare),
     /// Print what your shell needs to complete commands and flags
     Completions { shell: clap_complete::Shell },
     /// Print a table of the documentation as the program has it
@@ -64,6 +66,9 @@ pub enum Local {
         /// Use a temporary folder and free ports, stop when standard input ends, and leave nothing behind
         #[arg(long, conflicts_with = "detach")]
         ephemeral: bool,
+        /// Start no API: the masters, joined, and Redis, for an API of your own (`imdb-ha serve`)
+        #[arg(long)]
+        no_api: bool,
         /// Print the state as one line of JSON instead of the banner
         #[arg(long)]
         json: bool,
@@ -115,6 +120,19 @@ pub enum Replication {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What to compare, and what to do about differences.
+#[derive(Clone, Debug, Args)]
+pub struct Compare {
+    /// Tables, with their schema unless it is public; all of schema public if none is named
+    pub tables: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Make the rows of the other master like those of this one, where they differ
+    #[arg(long, value_name = "MASTER")]
+    pub repair: Option<Node>,
 }
 
 /// A master, as named on the command line.

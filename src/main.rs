@@ -3,6 +3,7 @@
 mod board;
 mod cli;
 mod cluster;
+mod comparer;
 mod config;
 mod dispatch;
 mod genres;
@@ -75,6 +76,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Rejoin { node, yes, json } => {
             replication::rejoin::report(&config, node.id(), yes, json)
         }
+        Subcommands::Compare(wanted) => replication::compare::report(&config, &wanted),
         Subcommands::Completions { .. } | Subcommands::Table { .. } => Ok(ExitCode::SUCCESS),
     }
 }

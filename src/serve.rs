@@ -10,7 +10,7 @@ use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
 use crate::standby::Standby;
 use crate::supervisor::{self, Hands};
-use crate::{history, lease, logging, probe};
+use crate::{comparer, history, lease, logging, probe};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -115,6 +115,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         sessions,
     ));
     let store = Store::new(dispatch, config.use_sequence);
+    let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let config = Arc::clone(config);
     http::server::start(App {
         board,
@@ -123,6 +124,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         history,
         config,
         verdicts: Quiet::default(),
+        comparer,
     })
 }
 

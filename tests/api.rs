@@ -524,6 +524,7 @@ fn a_row_is_on_both_masters_at_once_from_wherever_it_came() {
 
 #[test]
 fn a_client_that_sends_half_a_request_is_let_go_and_idle_time_hurts_nobody() {
+    cluster(); // the first test that needs it makes it, which takes its time
     let began = Instant::now();
     // Half a request, and a whole one after the listener's own time limit has passed twice.
     let answer = raw(

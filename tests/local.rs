@@ -242,6 +242,24 @@ fn an_ephemeral_cluster_leaves_nothing_behind() {
     }
 }
 
+/// For an API that somebody else runs: everything but the API is there, joined, and can be seen.
+#[test]
+fn a_cluster_without_an_api_has_joined_masters_and_redis() {
+    let cluster = Cluster::start_flagged(&["--no-api"], &[]);
+    let status = &cluster.status;
+    assert!(status["api"].is_null() && status["pids"]["api"].is_null());
+    assert_eq!(status["ready"], true);
+    assert!(lives(&status["pids"]["redis"]));
+    let streaming = cluster.run(&["replication", "status"]);
+    assert!(streaming.status.success(), "{}", said(&streaming));
+    let shown = cluster.run(&["local", "status"]);
+    assert!(
+        said(&shown).contains("not started here"),
+        "{}",
+        said(&shown)
+    );
+}
+
 /// Whoever started it may be gone altogether, with nobody left to read what it says.
 #[test]
 fn an_ephemeral_cluster_ends_with_its_parent() {

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 use url::Url;
-use variables::{is_log_filter, variable};
+use variables::{duration_or_off, is_log_filter, variable};
 
 /// Whether ids are drawn from the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Config {
     /// Folder of PostgreSQL's programs, if one was named.
     pub pg_bin: Option<String>,
     pub log_filter: String,
+    /// Time between two comparisons in the background, if there are any.
+    pub compare_interval: Option<Duration>,
 }
 
 /// A host and port.
@@ -160,8 +162,18 @@ impl Config {
             port: check.number("PORT", 1, 65_535) as u16,
             bind: check.parsed("BIND", "an IP address such as 127.0.0.1 or 0.0.0.0"),
             admin_token: check.admin_token(),
-            use_sequence: check.use_sequence(),
-            durability: check.durability(),
+            use_sequence: check.choice(
+                "USE_SEQUENCE",
+                [
+                    ("auto", UseSequence::Auto),
+                    ("true", UseSequence::Always),
+                    ("false", UseSequence::Never),
+                ],
+            ),
+            durability: check.choice(
+                "DURABILITY",
+                [("zero-loss", Mode::ZeroLoss), ("async", Mode::Async)],
+            ),
             http_workers: check.number("HTTP_WORKERS", 2, 512) as usize,
             pool_size: check.number("POOL_SIZE", 1, 128) as u32,
             probe_interval: Duration::from_millis(check.number("PROBE_INTERVAL_MS", 20, 10_000)),
@@ -173,6 +185,7 @@ impl Config {
             home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
             pg_bin: check.optional("PG_BIN"),
             log_filter: check.log_filter(),
+            compare_interval: check.compare_interval(),
             masters,
         };
         match check.invalid.is_empty() {
@@ -360,30 +373,29 @@ impl Check<'_> {
         Some(Secret(token))
     }
 
-    fn use_sequence(&mut self) -> UseSequence {
-        match self
-            .text("USE_SEQUENCE")
-            .trim()
-            .to_ascii_lowercase()
-            .as_str()
-        {
-            "auto" => UseSequence::Auto,
-            "true" => UseSequence::Always,
-            "false" => UseSequence::Never,
-            _ => {
-                self.complain("USE_SEQUENCE", "must be auto, true or false");
-                UseSequence::Auto
-            }
+    /// One of a few words.
+    fn choice<T: Copy, const N: usize>(&mut self, name: &'static str, words: [(&str, T); N]) -> T {
+        let value = self.text(name).trim().to_ascii_lowercase();
+        let found = words.iter().find(|(word, _)| *word == value);
+        if found.is_none() {
+            let known = words.map(|(word, _)| word);
+            self.complain(name, format!("must be {}", known.join(" or ")));
         }
+        found.map_or(words[0].1, |(_, meaning)| *meaning)
     }
 
-    fn durability(&mut self) -> Mode {
-        match self.text("DURABILITY").trim() {
-            "zero-loss" => Mode::ZeroLoss,
-            "async" => Mode::Async,
+    fn compare_interval(&mut self) -> Option<Duration> {
+        let interval = duration_or_off(&self.text("COMPARE_INTERVAL"));
+        let most = limits::COMPARE_INTERVAL_MAX;
+        match interval {
+            Some(None) => None,
+            Some(Some(interval)) if interval >= Duration::from_secs(1) && interval <= most => {
+                Some(interval)
+            }
             _ => {
-                self.complain("DURABILITY", "must be zero-loss or async");
-                Mode::ZeroLoss
+                let reason = "must be off or a time from 1s to 720h, such as 90s, 30m or 12h";
+                self.complain("COMPARE_INTERVAL", reason);
+                None
             }
         }
     }
@@ -443,7 +455,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "PORT: must be a whole number from 1 to 65535 (got \"70000\")\n\
-             USE_SEQUENCE: must be auto, true or false (got \"si\")"
+             USE_SEQUENCE: must be auto or true or false (got \"si\")"
         );
     }
 

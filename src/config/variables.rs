@@ -1,5 +1,8 @@
 //! What can be configured, as one table.
 
+use crate::span;
+use std::time::Duration;
+
 /// One thing that can be configured.
 pub struct Variable {
     /// Its name in the environment and in `.env`; [`flag_of`] tells the flag.
@@ -50,6 +53,7 @@ pub const VARIABLES: &[Variable] = &[
     open("MASTER2_PEER_ADDRESS", "", "host:port at which master1 reaches master2; by default that of MASTER2_URL"),
     open("IMDB_HA_DATA", "", "folder of the local cluster; by default /var/lib/imdb-ha for root, else ~/.local/state/imdb-ha"),
     open("PG_BIN", "", "folder of PostgreSQL's programs; by default under /usr/lib/postgresql, the version that made the data or the newest"),
+    open("COMPARE_INTERVAL", "1h", "time between two comparisons of the masters in the background, such as 90s, 30m or 12h; 0 or off for none"),
     open("RUST_LOG", "info", "what is logged: off, error, warn, info, debug or trace; or module=level, several with commas between"),
 ];
 
@@ -91,6 +95,16 @@ pub(super) fn variable(name: &'static str) -> &'static Variable {
         .expect("every name read is in the table")
 }
 
+/// A length of time as a number with its unit (`90s`, `30m`, `12h`); 0 and `off` are no time at all.
+pub(super) fn duration_or_off(text: &str) -> Option<Option<Duration>> {
+    let text = text.trim().to_ascii_lowercase();
+    if text == "off" {
+        return Some(None);
+    }
+    let span = span::parse(&text)?;
+    Some((!span.is_zero()).then_some(span))
+}
+
 /// Whether every part of a log filter is `level`, `module=level` or `module`. The logger itself would
 /// only print a warning about a part that it does not understand, and then log less than was asked for.
 pub(super) fn is_log_filter(text: &str) -> bool {
@@ -113,4 +127,23 @@ pub(super) fn is_log_filter(text: &str) -> bool {
             Some((module, level)) => is_module(module) && is_level(level),
             None => is_module(part),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_is_a_span_or_off() {
+        let seconds =
+            |text: &str| duration_or_off(text).map(|time| time.map(|time| time.as_secs()));
+        assert_eq!(seconds("90s"), Some(Some(90)));
+        assert_eq!(seconds(" 2H "), Some(Some(7_200)));
+        for off in ["0", "off", "OFF", "0s"] {
+            assert_eq!(seconds(off), Some(None), "{off}");
+        }
+        for wrong in ["", "h", "no"] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -169,6 +169,8 @@ pub fn status(app: &App, req: &Req) -> Handled {
             "connections_per_master": config.pool_size,
             "admin": if config.admin_token.is_some() { "token" } else { "loopback" },
         },
+        "compare": app.comparer.summary(),
+        "alarms": app.comparer.alarm().into_iter().collect::<Vec<_>>(),
         "history": app.history.newest(limits::HISTORY_IN_STATUS),
     });
     Ok(Reply::ok(200, body))

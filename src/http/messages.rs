@@ -53,6 +53,12 @@ messages! {
     FRAMING_INVALID: "framing_invalid", 400,
         "Solo se admite 'Transfer-Encoding: chunked', y nunca junto con Content-Length.",
         "Only 'Transfer-Encoding: chunked' is supported, and never beside a Content-Length.";
+    TABLES_INVALID: "tables_invalid", 400,
+        "'tables' debe ser una lista de nombres de tablas, como {\"tables\": [\"generos\"]}.",
+        "'tables' must be a list of names of tables, such as {\"tables\": [\"generos\"]}.";
+    TABLE_UNKNOWN: "table_unknown", 400,
+        "Ningún maestro tiene una tabla {}.",
+        "Neither master has a table {}.";
     UNAUTHORIZED: "unauthorized", 401,
         "Esta operación requiere 'Authorization: Bearer' con el token de administración.",
         "This operation needs 'Authorization: Bearer' with the admin token.";
@@ -83,6 +89,9 @@ messages! {
     NOT_LEADER: "not_leader", 409,
         "Otro proceso de la API decide sobre el clúster; pídaselo a él.",
         "Another process of the API decides about the cluster; ask that one.";
+    COMPARE_BUSY: "compare_busy", 409,
+        "Ya hay una comparación en curso.",
+        "A comparison is running already.";
     BODY_TOO_LARGE: "body_too_large", 413,
         "El cuerpo supera los {} bytes.",
         "The body is larger than {} bytes.";

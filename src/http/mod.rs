@@ -4,6 +4,7 @@
 
 mod access;
 mod commands;
+mod compare;
 mod handlers;
 pub mod input;
 mod listener;
@@ -12,6 +13,7 @@ pub mod router;
 pub mod server;
 
 use crate::board::Board;
+use crate::comparer::Comparer;
 use crate::config::Config;
 use crate::genres::Store;
 use crate::history::History;
@@ -33,6 +35,7 @@ pub struct App {
     pub config: Arc<Config>,
     /// Verdicts of the database that became a 500.
     pub verdicts: Quiet,
+    pub comparer: Comparer,
 }
 
 /// A request, as a handler sees it.

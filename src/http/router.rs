@@ -1,9 +1,8 @@
 //! The routes, as one table, and the way from a method and a path to one of them.
 
-use super::commands;
-use super::handlers;
 use super::messages as msg;
 use super::{App, Problem, Reply, Req};
+use super::{commands, compare, handlers};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +22,8 @@ pub enum Place {
     Worker,
     /// By a worker, with a JSON body.
     WorkerWithBody,
+    /// By a worker, with a JSON body or without any.
+    WorkerMaybeWithBody,
 }
 
 /// A handler.
@@ -73,6 +74,8 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/pause", Access::Admin, Place::Worker, commands::pause, "`?for=10m`: nobody but a person moves the traffic for so long"),
     route("POST", "/resume", Access::Admin, Place::Worker, commands::resume, "ends the pause"),
     route("GET", "/history", Access::Anyone, Place::Worker, commands::history, "what changed, why, from what to what, for how long, and how long writes stood still; newest first, `?limit=`"),
+    route("POST", "/compare", Access::Admin, Place::WorkerMaybeWithBody, compare::begin, "begins to compare the masters: all tables, or those of `{\"tables\": [name]}`"),
+    route("GET", "/compare", Access::Anyone, Place::Front, compare::result, "the comparison that runs, and the result of the last one"),
 ];
 
 /// The route of a request and the `{id}` of its path.

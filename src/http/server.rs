@@ -222,7 +222,14 @@ impl Shared {
             route,
             mut req,
         } = work;
-        if route.place == Place::WorkerWithBody {
+        let takes_body = match route.place {
+            Place::WorkerWithBody => true,
+            Place::WorkerMaybeWithBody => {
+                header(&request, "Content-Type").is_some() || request.body_length().unwrap_or(0) > 0
+            }
+            Place::Worker | Place::Front => false,
+        };
+        if takes_body {
             match read_body(&mut request, req.deadline) {
                 Ok(body) => req.body = body,
                 // The rest of the body is still to come, so this is not for a worker to end.

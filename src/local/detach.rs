@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors
 /// What the detached process said when it gave up.
-pub fn run(config: &Config, values: &Values, json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(config: &Config, values: &Values, no_api: bool, json: bool) -> anyhow::Result<ExitCode> {
     let layout = Layout::of(config)?;
     let running = layout
         .state()?
@@ -27,7 +27,7 @@ pub fn run(config: &Config, values: &Values, json: bool) -> anyhow::Result<ExitC
             say("it is running already");
             state
         }
-        None => start_detached(&layout, values)?,
+        None => start_detached(&layout, values, no_api)?,
     };
     match json {
         true => output::print(super::status_json(&layout, &state)?),
@@ -36,7 +36,7 @@ pub fn run(config: &Config, values: &Values, json: bool) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_detached(layout: &Layout, values: &Values) -> anyhow::Result<State> {
+fn start_detached(layout: &Layout, values: &Values, no_api: bool) -> anyhow::Result<State> {
     drop(layout.claim()?);
     let log = File::create(layout.up_log())
         .with_context(|| format!("write {}", layout.up_log().display()))?;
@@ -44,6 +44,7 @@ fn start_detached(layout: &Layout, values: &Values) -> anyhow::Result<State> {
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
     command
         .args(["local", "up"])
+        .args(no_api.then_some("--no-api"))
         .envs(values.iter())
         .env("IMDB_HA_DATA", &layout.root);
     command.process_group(0);

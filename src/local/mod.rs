@@ -33,14 +33,24 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
     process::keep_inherited_files_private();
     match command {
         Local::Up {
-            detach: true, json, ..
-        } => detach::run(config, &config::gather(flags)?, json),
+            detach: true,
+            no_api,
+            json,
+            ..
+        } => detach::run(config, &config::gather(flags)?, no_api, json),
         Local::Up {
-            ephemeral, json, ..
+            ephemeral,
+            no_api,
+            json,
+            ..
         } => up::run(
             config,
             &config::gather(flags)?,
-            &up::Options { ephemeral, json },
+            &up::Options {
+                ephemeral,
+                no_api,
+                json,
+            },
         ),
         Local::Down { json } => down(config, json),
         Local::Status { json } => status(config, json),
@@ -271,11 +281,14 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         Some(process) if process.lives() => format!("up      (process {})", process.pid),
         _ => "down".to_string(),
     };
-    output::print(format_args!(
-        "api      {}  {}",
-        api_url(api_address(&state)),
-        word(state.api)
-    ));
+    output::print(match state.api {
+        Some(_) => format!(
+            "api      {}  {}",
+            api_url(api_address(&state)),
+            word(state.api)
+        ),
+        None => "api      not started here".to_string(),
+    });
     for node in NodeId::BOTH {
         let master = Master::new(&layout, node, Owner::find()?);
         let process = master
@@ -317,7 +330,8 @@ fn status_json(layout: &Layout, state: &State) -> anyhow::Result<Value> {
             .map(|process| process.pid)
     };
     Ok(json!({
-        "api": api_url(api_address(state)),
+        // Nothing when somebody else runs the API, whose address is not known here.
+        "api": state.api.map(|_| api_url(api_address(state))),
         "redis": format!("redis://127.0.0.1:{}", state.ports.redis),
         "masters": masters,
         "ready": state.ready,
@@ -354,24 +368,33 @@ fn banner(layout: &Layout, state: &State) -> String {
         false => String::new(),
     };
     let [first, second] = state.ports.masters;
+    let try_it = match state.api {
+        Some(_) => format!(
+            "\n\
+             Try:\n\
+             \x20 curl {api}/health\n\
+             \x20 curl -H 'Content-Type: application/json' -d '{{\"genero\": \"Telenovela\"}}' {api}/generos\n\
+             \x20 curl '{api}/generos?genero=novela'\n\
+             \x20 curl {api}/status\n\
+             \x20 curl -X POST {api}/switch-to-primary\n\
+             \n\
+             Kill a master, and ask again:\n\
+             \x20 {program} local kill master1{data}\n\
+             \x20 {program} local start master1{data}\n"
+        ),
+        None => String::new(),
+    };
+    let of_api = state
+        .api
+        .map_or("none; `imdb-ha serve` starts one", |_| &api);
     format!(
         "\n\
          imdb-ha is ready\n\
-         \x20 API      {api}\n\
+         \x20 API      {of_api}\n\
          \x20 master1  127.0.0.1:{first}   master2  127.0.0.1:{second}   (user root, password root, database {DATABASE})\n\
          \x20 redis    127.0.0.1:{}\n\
          \x20 data     {}\n\
-         \n\
-         Try:\n\
-         \x20 curl {api}/health\n\
-         \x20 curl -H 'Content-Type: application/json' -d '{{\"genero\": \"Telenovela\"}}' {api}/generos\n\
-         \x20 curl '{api}/generos?genero=novela'\n\
-         \x20 curl {api}/status\n\
-         \x20 curl -X POST {api}/switch-to-primary\n\
-         \n\
-         Kill a master, and ask again:\n\
-         \x20 {program} local kill master1{data}\n\
-         \x20 {program} local start master1{data}\n",
+         {try_it}",
         state.ports.redis,
         layout.root.display(),
     )

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 /// How to start.
 pub struct Options {
     pub ephemeral: bool,
+    /// Whether somebody else runs the API.
+    pub no_api: bool,
     pub json: bool,
 }
 
@@ -184,11 +186,13 @@ impl Up<'_> {
         self.redis = Some(child);
         state.redis = Some(process);
         self.layout.write_state(&state)?;
-        self.follow = Some(follow(self.layout.api_log())?);
         claim.release(ports.api);
-        state.api = Some(self.start_api(&joined)?);
-        self.layout.write_state(&state)?;
-        self.wait_for_api(&state)?;
+        if !self.options.no_api {
+            self.follow = Some(follow(self.layout.api_log())?);
+            state.api = Some(self.start_api(&joined)?);
+            self.layout.write_state(&state)?;
+            self.wait_for_api(&state)?;
+        }
         state.ready = true;
         self.layout.write_state(&state)?;
         say(&format!(

@@ -1,5 +1,6 @@
 //! The replication between the masters: setting it up and looking at it.
 
+pub mod compare;
 mod plan;
 mod reach;
 pub mod rejoin;

@@ -65,8 +65,14 @@ impl Cluster {
 
     /// Starts a cluster with more environment.
     pub fn start_with(environment: &[(&str, &str)]) -> Cluster {
+        Cluster::start_flagged(&[], environment)
+    }
+
+    /// Starts a cluster with more flags of `local up`; with `--no-api` its `api` is empty.
+    pub fn start_flagged(flags: &[&str], environment: &[(&str, &str)]) -> Cluster {
         let mut command = clean_command();
         command.args(["local", "up", "--ephemeral", "--json"]);
+        command.args(flags);
         command.envs(environment.iter().copied());
         command
             .stdin(Stdio::piped())
@@ -94,7 +100,7 @@ impl Cluster {
             process,
             stdin,
             said,
-            api: text(&status["api"]),
+            api: status["api"].as_str().unwrap_or_default().to_string(),
             data: text(&status["data"]),
             status,
             agent: config.build().into(),

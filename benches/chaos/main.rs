@@ -1,0 +1,256 @@
+//! Chaos: real masters under load, one fault after the other, and a checker that knows every write
+//! that was acknowledged. `scripts/chaos.sh` builds and runs it.
+
+mod checker;
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod lab;
+mod load;
+mod relay;
+mod report;
+mod schedule;
+
+use checker::{Figures, Ledger, differing, doubled, figures, judge};
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
+use lab::{Lab, MASTERS, RECOVERY, until};
+use load::{CONNECTIONS, Load};
+use report::{Outcome, Rest, Sum};
+use schedule::{Blow, FAULTS, Planned, schedule};
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// From a fault that takes the active master to another one serving. Over it nothing is measured any
+/// more: the fault counts as one that was not survived.
+const MOVED: Duration = Duration::from_secs(15);
+/// From the heal until both masters hold what was acknowledged before it.
+const SETTLED: Duration = Duration::from_secs(30);
+/// Without any load: the masters are as equal as they get when nothing has arrived for this long.
+const QUIET: Duration = Duration::from_secs(5);
+/// And for this long altogether. The apply worker makes up for minutes of load in it.
+const EQUAL: Duration = Duration::from_secs(60);
+
+/// Puts real masters under load, strikes them with one fault after the other, and checks that no
+/// acknowledged write is lost, none is applied twice, no request fails and both masters end equal.
+#[derive(Parser)]
+#[command(name = "scripts/chaos.sh", version)]
+struct Options {
+    /// How many faults; by default each of the chosen kinds once
+    #[arg(long)]
+    faults: Option<usize>,
+    /// Makes their order and the load; the same seed gives the same
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only these kinds, with commas between them
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(FAULTS.iter().map(|fault| fault.name)))]
+    only: Vec<String>,
+    /// Writes and reads per second, over all connections, at the most
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(16..=20_000))]
+    rate: u64,
+    /// One line of JSON per fault, and one for the whole run at the end
+    #[arg(long)]
+    json: bool,
+    /// Exit code 1 for a missed goal too
+    #[arg(long)]
+    strict: bool,
+    /// Append the API's log to this file
+    #[arg(long)]
+    log: Option<String>,
+    /// What `cargo bench` adds by itself, for whoever runs it that way
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let kinds = match options.only.len() {
+        0 => FAULTS.len(),
+        named => named,
+    };
+    let plan = schedule(options.seed, options.faults.unwrap_or(kinds), &options.only);
+    let mut lab = match Lab::start(options.log.clone()) {
+        Ok(lab) => lab,
+        Err(error) => {
+            eprintln!("chaos: the system does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let load = Load::new(lab.address(), options.rate, options.seed);
+    if !options.json {
+        println!(
+            "{} faults, seed {}, up to {} requests/s",
+            plan.len(),
+            options.seed,
+            options.rate
+        );
+        println!("{}", report::heading());
+    }
+    let mut outcomes = Vec::new();
+    let trouble = thread::scope(|scope| {
+        let _ends = Ends(&load);
+        for number in 0..CONNECTIONS {
+            let load = &load;
+            scope.spawn(move || load.work(number));
+        }
+        plan.iter().enumerate().find_map(|(number, planned)| {
+            load.fault.store(number as u64 + 1, SeqCst);
+            match strike(&mut lab, &load, planned) {
+                Ok(outcome) => {
+                    report::tell(&outcome, options.json);
+                    outcomes.push(outcome);
+                    None
+                }
+                Err(error) => Some(format!("{}: {error}", planned.fault.name)),
+            }
+        })
+    });
+    drop(lab);
+    let whole = figures(&load.requests.lock().expect("the requests"), 0, u64::MAX);
+    let sum = Sum::of(&outcomes, &whole);
+    if let Some(trouble) = &trouble {
+        eprintln!("chaos: {trouble}");
+        for failure in load.failures.lock().expect("the failures").iter().take(10) {
+            eprintln!("    failed at {} ms: {}", failure.at_ms, failure.what);
+        }
+    }
+    match options.json {
+        true => println!("{}", sum.as_json()),
+        false => println!("{}", sum.as_text()),
+    }
+    let kept = trouble.is_none() && sum.is_clean() && !(options.strict && sum.missed_goals > 0);
+    ExitCode::from(u8::from(!kept))
+}
+
+/// Ends the threads of the load when the driver leaves, also when it panics.
+struct Ends<'a>(&'a Load);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, SeqCst);
+    }
+}
+
+/// One fault from a system that is well to one that is well again.
+///
+/// # Errors
+/// When it does not get well, after which no other fault would show anything.
+fn strike(lab: &mut Lab, load: &Load, planned: &Planned) -> Result<Outcome, String> {
+    let fault = planned.fault;
+    lab.wait_ready(RECOVERY)?;
+    thread::sleep(Duration::from_millis(planned.lead_ms));
+    let active = lab.active()?;
+    let durability = lab.durability()?;
+    load.outage.store(fault.is_outage(), SeqCst);
+    load.api_down.store(fault.takes_api(), SeqCst);
+    let struck_ms = load.now_ms();
+    fault
+        .blows
+        .iter()
+        .try_for_each(|blow| lab.strike(*blow, active))?;
+    let lacking = match fault.moves_traffic() {
+        true => {
+            lab.wait_moved(active, MOVED)?;
+            lacking(lab, load, 1 - active)?
+        }
+        false => BTreeSet::new(),
+    };
+    let held_ms = load.now_ms() - struck_ms;
+    thread::sleep(Duration::from_millis(fault.hold_ms.saturating_sub(held_ms)));
+
+    let acknowledged = load.ledger.lock().expect("the ledger").clone();
+    let undo = |blow: &Blow| lab.mend(*blow, active);
+    fault.blows.iter().rev().try_for_each(undo)?;
+    let healed_ms = load.now_ms();
+    let settled = until("both masters hold what was acknowledged", SETTLED, || {
+        (0..MASTERS.len()).try_for_each(|node| holds(lab, load, node, &acknowledged))
+    });
+    let equal_ms = settled.ok().map(|()| load.now_ms() - healed_ms);
+    lab.wait_ready(RECOVERY)?;
+    load.outage.store(false, SeqCst);
+    load.api_down.store(false, SeqCst);
+    let well_ms = load.now_ms();
+
+    let no_request = load.gate.write().expect("the gate");
+    let rest = at_rest(lab, load)?;
+    drop(no_request);
+    let all = load.requests.lock().expect("the requests").clone();
+    let until_well = figures(&all, struck_ms, well_ms);
+    let figures = Figures {
+        stall_ms: until_well.stall_ms,
+        // What was under way when all was well belongs to this fault too.
+        ..figures(&all, struck_ms, u64::MAX)
+    };
+    let mut failures = load.failures.lock().expect("the failures");
+    Ok(Outcome {
+        fault,
+        active: MASTERS[active],
+        durability,
+        figures,
+        lacking,
+        rest,
+        equal_ms,
+        failures: failures.drain(..).collect(),
+    })
+}
+
+/// Rows that were acknowledged and that `node` does not hold as they were, under load.
+fn lacking(lab: &Lab, load: &Load, node: usize) -> Result<BTreeSet<i64>, String> {
+    let before = load.ledger.lock().expect("the ledger").clone();
+    let rows = lab.rows(node)?;
+    let found = judge(&before, &load.ledger.lock().expect("the ledger"), &rows);
+    Ok(found.missing.into_iter().chain(found.wrong).collect())
+}
+
+/// Whether `node` holds what `acknowledged` says and has not been changed since.
+fn holds(lab: &Lab, load: &Load, node: usize, acknowledged: &Ledger) -> Result<(), String> {
+    let rows = lab.rows(node)?;
+    let found = judge(
+        acknowledged,
+        &load.ledger.lock().expect("the ledger"),
+        &rows,
+    );
+    match found.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{}: {found:?}", MASTERS[node])),
+    }
+}
+
+/// Everything that can be told of the rows while no request is under way.
+fn at_rest(lab: &Lab, load: &Load) -> Result<Rest, String> {
+    let ledger = load.ledger.lock().expect("the ledger");
+    let mut pair = [Vec::new(), Vec::new()];
+    let mut apart = Vec::new();
+    let (mut fewest, mut since) = (usize::MAX, Instant::now());
+    // That they stay apart is a finding, which is told below.
+    let _ = until("both masters hold the same rows", EQUAL, || {
+        pair = [lab.rows(0)?, lab.rows(1)?];
+        apart = differing(&pair[0], &pair[1]);
+        let right = pair
+            .iter()
+            .all(|rows| judge(&ledger, &ledger, rows).is_empty());
+        if apart.len() < fewest {
+            (fewest, since) = (apart.len(), Instant::now());
+        }
+        match apart.is_empty() && right || since.elapsed() > QUIET {
+            true => Ok(()),
+            false => Err(format!("{} rows differ", apart.len())),
+        }
+    });
+    if pair.iter().any(Vec::is_empty) {
+        return Err("the rows of the masters cannot be read at rest".to_string());
+    }
+    let mut rest = Rest {
+        differing: apart.into_iter().collect(),
+        ..Rest::default()
+    };
+    for rows in &pair {
+        let found = judge(&ledger, &ledger, rows);
+        rest.missing.extend(found.missing);
+        rest.wrong.extend(found.wrong);
+        rest.doubled.extend(doubled(&ledger, rows));
+    }
+    Ok(rest)
+}

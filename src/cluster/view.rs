@@ -1,0 +1,92 @@
+//! What everyone but its owner sees of the cluster.
+
+use super::{Cluster, DurabilityView, Facts, NodeId, NodeState, Role};
+
+/// An immutable picture of the cluster, for everyone who is not its owner. Times are in ms since
+/// the start of the program.
+#[derive(Clone, Debug)]
+pub struct ClusterView {
+    /// The master that serves, or served last.
+    pub active: NodeId,
+    pub serving: bool,
+    /// Since when this master serves, or nobody does.
+    pub route_since_ms: u64,
+    /// Whether writes wait for a handover to end.
+    pub holding_writes: bool,
+    pub durability: DurabilityView,
+    pub role: Role,
+    /// Until when a person holds the traffic where it is.
+    pub paused_until_ms: Option<u64>,
+    pub nodes: [NodeView; 2],
+}
+
+/// One master in a [`ClusterView`].
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    pub state: NodeState,
+    pub since_ms: u64,
+    /// Why it is in this state, and what is still missing while it catches up.
+    pub reason: String,
+    pub heard_ms: u64,
+    pub facts: Option<Facts>,
+}
+
+impl ClusterView {
+    /// One master of it.
+    pub fn node(&self, node: NodeId) -> &NodeView {
+        &self.nodes[node.index()]
+    }
+
+    /// Whether whoever decides by this picture decides the same by the other one.
+    pub fn decides_as(&self, other: &ClusterView) -> bool {
+        let route = |view: &ClusterView| {
+            let paused = view.paused_until_ms.is_some();
+            (view.active, view.serving, view.holding_writes, paused)
+        };
+        let states = |view: &ClusterView| [view.nodes[0].state, view.nodes[1].state];
+        route(self) == route(other) && states(self) == states(other)
+    }
+
+    /// Why nobody serves, naming both masters; only meaningful while that is so.
+    pub fn outage_reason(&self) -> String {
+        let of = |node: NodeId| {
+            let view = self.node(node);
+            format!("{node} is {} ({})", view.state, view.reason)
+        };
+        format!("{}; {}", of(NodeId::Master1), of(NodeId::Master2))
+    }
+}
+
+impl Cluster {
+    /// A picture of now.
+    pub fn view(&self) -> ClusterView {
+        ClusterView {
+            active: self.active,
+            serving: self.serving,
+            route_since_ms: self.route_since_ms,
+            holding_writes: self.holding_writes(),
+            durability: self.durability.view(),
+            role: self.role.clone(),
+            paused_until_ms: self.paused_until_ms,
+            nodes: NodeId::BOTH.map(|node| self.node_view(node)),
+        }
+    }
+
+    pub(super) fn node_view(&self, id: NodeId) -> NodeView {
+        let node = self.node(id);
+        let detail = match node.state {
+            NodeState::CatchingUp => Some(self.missing_to_current(id)),
+            _ => node.cause.clone(),
+        };
+        NodeView {
+            state: node.state,
+            since_ms: node.since_ms,
+            reason: match detail {
+                Some(detail) => format!("{}: {detail}", node.why),
+                None => node.why.to_string(),
+            },
+            heard_ms: node.heard_ms,
+            facts: node.facts.as_ref().map(|(facts, _)| facts.clone()),
+        }
+    }
+}
