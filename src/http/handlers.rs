@@ -170,7 +170,6 @@ pub fn status(app: &App, req: &Req) -> Handled {
             "admin": if config.admin_token.is_some() { "token" } else { "loopback" },
         },
         "compare": app.comparer.summary(),
-        "alarms": app.comparer.alarm().into_iter().collect::<Vec<_>>(),
         "history": app.history.newest(limits::HISTORY_IN_STATUS),
     });
     Ok(Reply::ok(200, body))
@@ -198,14 +197,15 @@ fn written(row: Value, node: NodeId, ignored: Vec<String>) -> Value {
     body
 }
 
-/// What a person should act on, each with the master that it was seen on.
+/// What a person should act on; what concerns one master begins with its name.
 fn alarms(app: &App) -> Vec<String> {
     let of_node = |node: NodeId| {
         let alarms = app.board.details(node).map(|seen| seen.alarms());
         let alarms = alarms.unwrap_or_default().into_iter();
         alarms.map(move |alarm| format!("{node}: {alarm}"))
     };
-    NodeId::BOTH.into_iter().flat_map(of_node).collect()
+    let of_masters = NodeId::BOTH.into_iter().flat_map(of_node);
+    of_masters.chain(app.comparer.alarm()).collect()
 }
 
 /// What this process is among those that serve the same pair, and where the one that decides is.
