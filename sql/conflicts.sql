@@ -1,75 +1,206 @@
--- What settles two versions of one row, on one master. Idempotent.
+-- What a master does with the changes that arrive from its peer. Idempotent. sql/changes.sql has the
+-- other half: what a master adds to its own changes so that this half can settle them.
 --
--- PostgreSQL's apply worker stops for ever at a key that exists already, and lets two updates of the
--- same row swap their values. So the newer version wins here, by the time of the change and then by
--- the number of the master, which comes out the same on both. The functions name every schema,
--- because the apply worker's search_path is empty.
+-- PostgreSQL's apply worker stops for ever at a key that exists already, lets two updates of one row
+-- swap their values, and skips an update of a row that is not here. So each id is settled by itself,
+-- as one register: of all versions and deletions of an id the one with the highest stamp counts, by
+-- the time of the change and then by the number of the master, which comes out the same on both
+-- masters in whichever order things arrive. A row is here when its stamp is higher than that of
+-- every deletion of its id.
+--
+-- Where a local session may be at the same id at this moment, the key is taken first and the question
+-- asked then; sql/changes.sql does the same from its side, so that one of the two sees the other. The
+-- functions run with the rights of their owner (the apply worker has only those of the table's), and
+-- name every schema, because the apply worker's search_path is empty.
 
--- A change made on this master gets a stamp that is later than the one of the version it replaces.
--- A statement may bring its own time (the API does: that of the request).
-CREATE OR REPLACE FUNCTION imdb_ha.sellar() RETURNS trigger
-LANGUAGE plpgsql AS $$
+-- Writes down one settled conflict, and keeps the newest 10,000. It must never stop the apply worker:
+-- whatever goes wrong, a lock that somebody holds included, is a line in the server's log.
+CREATE OR REPLACE FUNCTION imdb_ha.anotar_conflicto(
+    tipo text, clave integer, gano text, aqui jsonb, llegada jsonb
+) RETURNS void
+LANGUAGE plpgsql SET search_path = '' SET lock_timeout = '200ms' AS $$
+DECLARE
+    nuevo bigint;
 BEGIN
-    IF NEW.cambiado_en IS NOT DISTINCT FROM OLD.cambiado_en THEN
-        NEW.cambiado_en := pg_catalog.clock_timestamp();
-    END IF;
-    NEW.cambiado_en := GREATEST(NEW.cambiado_en, OLD.cambiado_en + interval '1 microsecond');
-    NEW.nodo := imdb_ha.este_nodo();
-    RETURN NEW;
+    INSERT INTO imdb_ha.conflictos (tabla, clave, tipo, gano, aqui, llegada)
+    VALUES ('generos', clave::text, tipo, gano, aqui, llegada)
+    RETURNING id INTO nuevo;
+    DELETE FROM imdb_ha.conflictos WHERE id <= nuevo - 10000;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'imdb_ha: the % conflict of generos % was settled (% won) but not written down: %',
+        tipo, clave, gano, SQLERRM;
 END
 $$;
 
--- A change that arrives from the peer. Returning NULL leaves the row here as it is.
+-- A version that arrives: as an insert, as an update, or carried by imdb_ha.cambios.
 CREATE OR REPLACE FUNCTION imdb_ha.conciliar_generos() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
+    nueva public.generos;
+    base timestamptz;
     aqui public.generos;
+    lapida imdb_ha.borrados;
 BEGIN
     -- A repair writes what the other master has, even if that is the older version.
     IF pg_catalog.current_setting('imdb_ha.reparar', true) = 'on' THEN
+        IF TG_OP = 'DELETE' THEN
+            RETURN OLD;
+        END IF;
         RETURN NEW;
     END IF;
-    IF TG_OP = 'UPDATE' AND (OLD.cambiado_en, OLD.nodo) > (NEW.cambiado_en, NEW.nodo) THEN
-        RETURN NULL;
+    IF TG_TABLE_NAME = 'cambios' THEN
+        nueva := pg_catalog.jsonb_populate_record(NULL::public.generos, NEW.fila);
+        base := NEW.base;
+    ELSIF TG_OP = 'DELETE' THEN
+        -- Its record in imdb_ha.borrados came before it and has settled it; what is still here is newer.
+        -- Without a record it comes from a version of this program that wrote none.
+        SELECT * INTO lapida FROM imdb_ha.borrados WHERE id_genero = OLD.id_genero
+        ORDER BY cuando DESC, nodo DESC LIMIT 1;
+        IF FOUND AND (OLD.cambiado_en, OLD.nodo) > (lapida.cuando, lapida.nodo) THEN
+            RETURN NULL;
+        END IF;
+        RETURN OLD;
+    ELSE
+        nueva := NEW;
     END IF;
-    IF TG_OP = 'UPDATE' AND OLD.id_genero = NEW.id_genero THEN
-        RETURN NEW;
-    END IF;
-    SELECT * INTO aqui FROM public.generos WHERE id_genero = NEW.id_genero FOR UPDATE;
-    IF NOT FOUND THEN
-        RETURN NEW;
-    END IF;
-    -- The same row, sent again: nothing to do. An older one: what is here stays.
-    IF (NEW.cambiado_en, NEW.nodo) > (aqui.cambiado_en, aqui.nodo) THEN
-        UPDATE public.generos
-        SET genero = NEW.genero, cambiado_en = NEW.cambiado_en, nodo = NEW.nodo
-        WHERE id_genero = NEW.id_genero;
-    END IF;
-    -- An update that moved its row to a key which is taken here: one row is left, under the new key.
     IF TG_OP = 'UPDATE' THEN
+        -- What was carried before it has settled it already, unless it comes from a version that carried
+        -- nothing.
+        IF (OLD.cambiado_en, OLD.nodo, OLD.genero COLLATE "C") >= (NEW.cambiado_en, NEW.nodo, NEW.genero COLLATE "C") THEN
+            RETURN NULL;
+        ELSIF OLD.id_genero = NEW.id_genero THEN
+            RETURN NEW;
+        ELSIF EXISTS (
+            SELECT FROM imdb_ha.borrados
+            WHERE id_genero = OLD.id_genero AND cuando = NEW.cambiado_en AND nodo = NEW.nodo
+        ) THEN
+            RETURN NULL;
+        END IF;
         DELETE FROM public.generos WHERE id_genero = OLD.id_genero;
+    END IF;
+
+    LOOP
+        INSERT INTO public.generos SELECT nueva.* ON CONFLICT (id_genero) DO NOTHING;
+        IF FOUND THEN
+            SELECT * INTO lapida FROM imdb_ha.borrados WHERE id_genero = nueva.id_genero
+            ORDER BY cuando DESC, nodo DESC LIMIT 1;
+            IF FOUND AND (lapida.cuando, lapida.nodo) >= (nueva.cambiado_en, nueva.nodo) THEN
+                DELETE FROM public.generos WHERE id_genero = nueva.id_genero;
+                -- What was deleted may be this very version, sent to both masters: no conflict.
+                IF (lapida.fila ->> 'cambiado_en')::timestamptz <> nueva.cambiado_en THEN
+                    PERFORM imdb_ha.anotar_conflicto(
+                        CASE WHEN base IS NULL THEN 'insert_delete' ELSE 'update_delete' END,
+                        nueva.id_genero, 'local', pg_catalog.to_jsonb(lapida), pg_catalog.to_jsonb(nueva));
+                END IF;
+            ELSIF base IS NOT NULL AND lapida.cuando IS NOT NULL THEN
+                PERFORM imdb_ha.anotar_conflicto('update_delete', nueva.id_genero, 'remote',
+                    pg_catalog.to_jsonb(lapida), pg_catalog.to_jsonb(nueva));
+            ELSIF base IS NOT NULL THEN
+                PERFORM imdb_ha.anotar_conflicto('update_missing', nueva.id_genero, 'remote',
+                    NULL, pg_catalog.to_jsonb(nueva));
+            END IF;
+            RETURN NULL;
+        END IF;
+        SELECT * INTO aqui FROM public.generos WHERE id_genero = nueva.id_genero FOR UPDATE;
+        EXIT WHEN FOUND;
+    END LOOP;
+
+    -- A retry that reached both masters is the same version on both, and no conflict.
+    IF (aqui.cambiado_en, aqui.genero) <> (nueva.cambiado_en, nueva.genero)
+        AND aqui.cambiado_en IS DISTINCT FROM base THEN
+        PERFORM imdb_ha.anotar_conflicto(
+            CASE WHEN base IS NULL THEN 'insert_insert' ELSE 'update_update' END, nueva.id_genero,
+            CASE WHEN (nueva.cambiado_en, nueva.nodo, nueva.genero COLLATE "C")
+                > (aqui.cambiado_en, aqui.nodo, aqui.genero COLLATE "C") THEN 'remote' ELSE 'local' END,
+            pg_catalog.to_jsonb(aqui), pg_catalog.to_jsonb(nueva));
+    END IF;
+    -- The update that was carried follows and does the rest.
+    IF base IS NULL AND (nueva.cambiado_en, nueva.nodo, nueva.genero COLLATE "C")
+        > (aqui.cambiado_en, aqui.nodo, aqui.genero COLLATE "C") THEN
+        DELETE FROM public.generos WHERE id_genero = nueva.id_genero;
+        INSERT INTO public.generos SELECT nueva.*;
     END IF;
     RETURN NULL;
 END
 $$;
 
-DO $$
+-- A deletion that arrives. It is kept even when it loses, so that both masters hold the same ones.
+CREATE OR REPLACE FUNCTION imdb_ha.conciliar_borrados() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    aqui public.generos;
+    gana boolean;
 BEGIN
-    IF NOT EXISTS (
-        SELECT FROM pg_catalog.pg_trigger
-        WHERE tgrelid = 'public.generos'::regclass AND tgname = 'generos_sellar'
+    -- Each master forgets old deletions by itself.
+    IF TG_OP <> 'INSERT' OR EXISTS (
+        SELECT FROM imdb_ha.borrados
+        WHERE id_genero = NEW.id_genero AND cuando = NEW.cuando AND nodo = NEW.nodo
     ) THEN
-        CREATE TRIGGER generos_sellar BEFORE UPDATE ON public.generos
-            FOR EACH ROW EXECUTE FUNCTION imdb_ha.sellar();
+        RETURN NULL;
     END IF;
-    IF NOT EXISTS (
-        SELECT FROM pg_catalog.pg_trigger
-        WHERE tgrelid = 'public.generos'::regclass AND tgname = 'generos_conciliar' AND tgenabled = 'R'
+    SELECT * INTO aqui FROM public.generos WHERE id_genero = NEW.id_genero FOR UPDATE;
+    IF NOT FOUND THEN
+        -- Somebody may be inserting this id right now. Taking the key waits for them; who comes later
+        -- waits for us and finds the deletion.
+        INSERT INTO public.generos
+        SELECT (pg_catalog.jsonb_populate_record(NULL::public.generos, NEW.fila)).*
+        ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            DELETE FROM public.generos WHERE id_genero = NEW.id_genero;
+            RETURN NEW;
+        END IF;
+        SELECT * INTO aqui FROM public.generos WHERE id_genero = NEW.id_genero FOR UPDATE;
+        IF NOT FOUND THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    gana := (NEW.cuando, NEW.nodo) >= (aqui.cambiado_en, aqui.nodo);
+    IF gana THEN
+        DELETE FROM public.generos WHERE id_genero = NEW.id_genero;
+    END IF;
+    -- No conflict: what is here is what was deleted; or both masters deleted that, and this row came later.
+    IF aqui.cambiado_en <> (NEW.fila ->> 'cambiado_en')::timestamptz AND NOT EXISTS (
+        SELECT FROM imdb_ha.borrados
+        WHERE id_genero = NEW.id_genero
+            AND (fila ->> 'cambiado_en')::timestamptz = (NEW.fila ->> 'cambiado_en')::timestamptz
     ) THEN
-        CREATE OR REPLACE TRIGGER generos_conciliar BEFORE INSERT OR UPDATE ON public.generos
-            FOR EACH ROW EXECUTE FUNCTION imdb_ha.conciliar_generos();
-        -- REPLICA: it fires in the apply worker and nowhere else.
-        ALTER TABLE public.generos ENABLE REPLICA TRIGGER generos_conciliar;
+        PERFORM imdb_ha.anotar_conflicto('delete_update', NEW.id_genero,
+            CASE WHEN gana THEN 'remote' ELSE 'local' END,
+            pg_catalog.to_jsonb(aqui), pg_catalog.to_jsonb(NEW));
     END IF;
+    RETURN NEW;
+END
+$$;
+
+-- Else anybody could put them on a table of their own and write deletions through it. Firing asks for
+-- no right.
+REVOKE ALL ON FUNCTION imdb_ha.conciliar_generos(), imdb_ha.conciliar_borrados() FROM PUBLIC;
+
+-- REPLICA: they fire in the apply worker and nowhere else. The depth: what they write themselves is
+-- settled already.
+DO $$
+DECLARE
+    disparador record;
+BEGIN
+    FOR disparador IN
+        SELECT * FROM (VALUES
+            ('public.generos', 'generos_conciliar', 'INSERT OR DELETE OR UPDATE', 'conciliar_generos'),
+            ('imdb_ha.cambios', 'cambios_conciliar', 'INSERT', 'conciliar_generos'),
+            ('imdb_ha.borrados', 'borrados_conciliar', 'INSERT OR DELETE OR UPDATE', 'conciliar_borrados')
+        ) AS d (tabla, nombre, cuando, funcion)
+    LOOP
+        CONTINUE WHEN EXISTS (
+            SELECT FROM pg_catalog.pg_trigger
+            WHERE tgrelid = disparador.tabla::regclass AND tgname = disparador.nombre AND tgenabled = 'R'
+                AND pg_catalog.strpos(pg_catalog.pg_get_triggerdef(oid), ' BEFORE ' || disparador.cuando || ' ON ') > 0
+                AND pg_catalog.strpos(pg_catalog.pg_get_triggerdef(oid), 'pg_trigger_depth') > 0
+        );
+        EXECUTE pg_catalog.format(
+            'CREATE OR REPLACE TRIGGER %I BEFORE %s ON %s FOR EACH ROW
+                WHEN (pg_catalog.pg_trigger_depth() = 0) EXECUTE FUNCTION imdb_ha.%I()',
+            disparador.nombre, disparador.cuando, disparador.tabla, disparador.funcion);
+        EXECUTE pg_catalog.format(
+            'ALTER TABLE %s ENABLE REPLICA TRIGGER %I', disparador.tabla, disparador.nombre);
+    END LOOP;
 END
 $$;

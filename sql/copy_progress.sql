@@ -5,7 +5,6 @@ SELECT
     coalesce(pg_catalog.array_agg(pg_catalog.format('%I.%I', n.nspname, c.relname)) FILTER (
         WHERE r.srsubstate IN ('f', 's', 'r')
     ), '{}') AS copied,
-    coalesce(sum(p.tuples_processed), 0)::bigint AS rows,
     -- What the workers have taken: it moves on while a table that is copied catches up.
     coalesce((
         SELECT sum(w.received_lsn - '0/0') FROM pg_catalog.pg_stat_subscription AS w WHERE w.subname = $1
@@ -17,7 +16,5 @@ FROM pg_catalog.pg_subscription AS s
 JOIN pg_catalog.pg_subscription_rel AS r ON r.srsubid = s.oid
 JOIN pg_catalog.pg_class AS c ON c.oid = r.srrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-LEFT JOIN pg_catalog.pg_stat_progress_copy AS p ON p.relid = r.srrelid AND p.command = 'COPY FROM'
-    AND p.datname = pg_catalog.current_database()
 WHERE s.subname = $1
     AND s.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())

@@ -2,6 +2,14 @@
 -- subscription. $1: the name of the subscription. $2: the mark of a rejoin that has not ended.
 SELECT s.subenabled AS enabled, s.subslotname::text AS slot, s.suborigin AS origin,
     s.subsynccommit AS synchronous_commit, s.subconninfo AS connection,
+    ARRAY(
+        SELECT n.nspname || '.' || c.relname
+        FROM pg_catalog.pg_subscription_rel AS r
+        JOIN pg_catalog.pg_class AS c ON c.oid = r.srrelid
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE r.srsubid = s.oid
+        ORDER BY 1
+    ) AS tables,
     (
         SELECT count(*) FROM pg_catalog.pg_subscription_rel AS r
         WHERE r.srsubid = s.oid AND r.srsubstate <> 'r'

@@ -38,7 +38,11 @@ SELECT
         SELECT (max(extract(epoch FROM clock_timestamp() - backend.query_start)) * 1000)::bigint
         FROM pg_catalog.pg_stat_activity AS backend
         WHERE backend.wait_event = 'SyncRep'
-    ) AS longest_wait_ms
+    ) AS longest_wait_ms,
+    (extract(epoch FROM clock_timestamp() - activity.backend_start) * 1000)::bigint AS worker_age_ms,
+    subscription.oid::bigint AS subid,
+    -- Not on a server that has not been set up, nor on one set up by an earlier version.
+    coalesce(has_table_privilege(to_regclass('imdb_ha.conflictos'), 'SELECT'), false) AS conflict_log
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN pg_catalog.pg_replication_slots AS slot ON slot.slot_name = $2
 LEFT JOIN pg_catalog.pg_stat_replication AS sender ON sender.pid = slot.active_pid
@@ -47,4 +51,5 @@ LEFT JOIN pg_catalog.pg_subscription AS subscription
     AND subscription.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 LEFT JOIN pg_catalog.pg_stat_subscription AS worker
     ON worker.subid = subscription.oid AND worker.relid IS NULL AND worker.leader_pid IS NULL
+LEFT JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid = worker.pid
 LEFT JOIN pg_catalog.pg_stat_subscription_stats AS counts ON counts.subid = subscription.oid

@@ -108,3 +108,53 @@ BEGIN
     END IF;
 END
 $$;
+
+-- Deletions, so that a version which arrives later than its deletion knows. Replicated; a master adds
+-- to it and never changes it. cuando and nodo are the stamp of the deletion, fila is what was deleted.
+CREATE TABLE IF NOT EXISTS imdb_ha.borrados (
+    id_genero integer NOT NULL,
+    cuando timestamptz NOT NULL,
+    nodo smallint NOT NULL,
+    fila jsonb NOT NULL,
+    PRIMARY KEY (id_genero, cuando, nodo)
+);
+CREATE INDEX IF NOT EXISTS borrados_cuando ON imdb_ha.borrados (cuando);
+
+-- Carries each update to the peer as an insert, because PostgreSQL skips an update of a row that the
+-- peer has deleted without asking anybody. Always empty: a row leaves in the transaction it came in.
+-- base is when the version that was replaced had been written; null for a row that got another id.
+CREATE TABLE IF NOT EXISTS imdb_ha.cambios (
+    id_genero integer PRIMARY KEY,
+    fila jsonb NOT NULL,
+    base timestamptz
+);
+
+-- What this master settled when two versions of one row met on it. Local, never replicated.
+-- gano: local (what was here stayed) or remote (what arrived was taken).
+CREATE TABLE IF NOT EXISTS imdb_ha.conflictos (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    cuando timestamptz NOT NULL DEFAULT clock_timestamp(),
+    tabla text NOT NULL,
+    clave text NOT NULL,
+    tipo text NOT NULL,
+    gano text NOT NULL,
+    aqui jsonb,
+    llegada jsonb
+);
+-- The API need not be a superuser, and README asks that its role be a member of pg_monitor.
+GRANT SELECT ON imdb_ha.conflictos TO pg_monitor;
+
+-- Forgets deletions of more than 30 days ago. Whoever calls it knows that everything the peer wrote in
+-- that time has arrived here; else an older version could come back to life.
+CREATE OR REPLACE FUNCTION imdb_ha.podar_borrados() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    podados bigint;
+BEGIN
+    DELETE FROM imdb_ha.borrados WHERE cuando < pg_catalog.now() - interval '30 days';
+    GET DIAGNOSTICS podados = ROW_COUNT;
+    RETURN podados;
+END
+$$;
+REVOKE ALL ON FUNCTION imdb_ha.podar_borrados() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION imdb_ha.podar_borrados() TO pg_monitor;

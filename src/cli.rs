@@ -2,6 +2,7 @@
 
 use crate::cluster::NodeId;
 use crate::config::{VARIABLES, Values, flag_of};
+use crate::limits;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Two PostgreSQL masters that replicate to each other, and an API that goes on when one dies.
@@ -48,6 +49,16 @@ pub enum Subcommands {
     },
     /// Compare every row of the two masters, while writes go on; exit code 1 unless they are equal
     Compare(Compare),
+    /// Show the conflicts that the masters have settled, newest first; exit code 1 when one could not be asked
+    Conflicts {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// How many to show
+        #[arg(long, value_name = "N", default_value_t = limits::CONFLICTS_SHOWN,
+            value_parser = clap::value_parser!(i64).range(1..=limits::PAGE_MAX))]
+        limit: i64,
+    },
     /// Print what your shell needs to complete commands and flags
     Completions { shell: clap_complete::Shell },
     /// Print a table of the documentation as the program has it

@@ -42,10 +42,11 @@ pub enum DispatchError {
     },
 }
 
-/// A failed call, and whether it may have taken effect all the same.
-#[derive(Debug)]
+/// A failed call, and whether it may have taken effect all the same. One call can stand for many
+/// requests, each of which is told.
+#[derive(Clone, Debug)]
 pub struct Failed {
-    pub error: DispatchError,
+    pub error: Arc<DispatchError>,
     pub may_have_happened: bool,
 }
 
@@ -82,7 +83,7 @@ impl Dispatch {
         let mut number = 0;
         while number < limits::ATTEMPTS_MAX && Instant::now() < deadline {
             let fail = |error| Failed {
-                error,
+                error: Arc::new(error),
                 may_have_happened,
             };
             let (view, changed) = self.board.look();
@@ -138,7 +139,7 @@ impl Dispatch {
             wait_for(&changed, limits::RETRY_PAUSE);
         }
         Err(Failed {
-            error: DispatchError::Late { reason: last_cause },
+            error: Arc::new(DispatchError::Late { reason: last_cause }),
             may_have_happened,
         })
     }

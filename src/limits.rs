@@ -125,11 +125,39 @@ pub const ATTEMPTS_MAX: u32 = 50;
 /// Ids to draw for one row before giving up; each draw skips a whole run of taken ids.
 pub const ID_DRAWS_MAX: u32 = 8;
 
+// --- the write lane ---------------------------------------------------------------------------
+
+/// Inserts that may wait for the lane; beyond it the client gets 503 at once. A client waits for its
+/// answer before it sends the next, so this is a bound on clients: 512 that insert at once.
+pub const LANE_QUEUE: usize = 512;
+
+/// Inserts of one batch. The gain is all in the first hundred, and a batch of this size takes some
+/// 10 ms, which is what the one behind it waits.
+pub const LANE_BATCH_MAX: usize = 512;
+
+/// How long a batch waits for a key that another transaction holds. Everybody behind it waits along,
+/// so this is far below [`LOCK_TIMEOUT_MS`], which the one insert gets that wanted the key.
+pub const LANE_LOCK_WAIT_MS: u64 = 250;
+
+/// Turn of the thread that counts the deadlines of waiting inserts: how late a deadline may be kept.
+pub const LANE_TICK: Duration = Duration::from_millis(20);
+
 // --- HTTP -------------------------------------------------------------------------------------
 
 /// Worker threads: those that may wait for a master. More than the sessions of both masters, so that
 /// one that freezes cannot hold them all.
 pub const HTTP_WORKERS: u64 = 24;
+
+/// Sessions of a master for each thread that serves updates and deletions. Of eight sessions, four and
+/// one for each lane can be held up by commits; two are left to the reads.
+pub const SESSIONS_PER_WRITER: usize = 2;
+
+/// Threads that read bodies which have not come along with their request.
+pub const HTTP_BODIES: usize = 8;
+
+/// Answers that may wait for a thread that sends them. A connection has one at a time, so this is a
+/// bound on clients; the answers of a whole batch come at once.
+pub const ANSWER_QUEUE: usize = 4_096;
 
 /// Deadline of a request, from the moment it was received.
 pub const REQUEST_DEADLINE_MS: u64 = 8_000;
@@ -150,11 +178,12 @@ pub const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 pub const PULSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The listener carries [`CLIENT_SILENCE`] as its own accept timeout, so somebody must connect more
-/// often than that; see `http/server.rs`.
+/// often than that; see `http/listener.rs`.
 pub const PULSE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// How long a connection can lie in tiny_http's queue without a thread; see `http/listener.rs`.
-pub const NUDGE_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a connection can lie in tiny_http's queue without a thread, or, of several, each after the
+/// other; see `http/listener.rs`.
+pub const NUDGE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Pause before a listener that failed is built again (out of file descriptors, for instance).
 pub const LISTENER_RETRY: Duration = Duration::from_millis(500);
@@ -329,6 +358,38 @@ pub const COMPARE_INTERVAL_MAX: Duration = Duration::from_secs(720 * 3_600);
 
 /// Tables that one request may name.
 pub const COMPARE_TABLES_MAX: usize = 1_000;
+// --- conflicts and the apply worker -----------------------------------------------------------
+
+/// An apply worker that has run for this long has settled. One that fails at the first change of
+/// its backlog is gone within milliseconds.
+pub const APPLY_SETTLED: Duration = Duration::from_millis(1_000);
+
+/// An apply worker that has not settled for this long, while its peer answers, has stopped for a
+/// reason of its own. A restart takes half a second, and whoever looks must know within 5 s.
+pub const APPLY_WRONG_AFTER: Duration = Duration::from_millis(2_500);
+
+/// Time between two looks into the log of a server whose apply worker has stopped.
+pub const APPLY_LOG_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Lines among which one report of a server's log is looked for; it has five or six, and reports of
+/// busy sessions can stand between them.
+pub const LOG_REPORT_LINES: usize = 50;
+
+/// Characters that are shown of a line of a server's log which was not understood.
+pub const LOG_LINE_SHOWN: usize = 500;
+
+/// Time that the masters get to show their conflicts; one that is frozen costs a reader this much.
+pub const CONFLICTS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Conflicts that `imdb-ha conflicts` shows by default.
+pub const CONFLICTS_SHOWN: i64 = 20;
+
+/// Time between two prunings of the deletions, which are kept for 30 days.
+pub const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Deletions are pruned only while the peer's changes arrive within this time: next to the 30 days
+/// that they are kept it is nothing, and on a busy cluster nobody is ever at zero.
+pub const PRUNE_LAG_MAX_MS: u64 = 60_000;
 
 const _: () = assert!(
     SUSPECT_AFTER_MS > 2 * PROBE_INTERVAL_MS,

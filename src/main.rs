@@ -5,6 +5,7 @@ mod cli;
 mod cluster;
 mod comparer;
 mod config;
+mod conflicts;
 mod dispatch;
 mod genres;
 mod history;
@@ -77,6 +78,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             replication::rejoin::report(&config, node.id(), yes, json)
         }
         Subcommands::Compare(wanted) => replication::compare::report(&config, &wanted),
+        Subcommands::Conflicts { json, limit } => conflicts::report(&config, limit as usize, json),
         Subcommands::Completions { .. } | Subcommands::Table { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -3,7 +3,9 @@
 
 use crate::board::Board;
 use crate::cluster::{Event, NodeId};
+use crate::limits;
 use crate::pg::{explain, explain_any};
+use crate::replication::apply::ApplyWatch;
 use crate::replication::status::{self, NodeReplication};
 use crate::supervisor::Supervisor;
 use crate::vital;
@@ -11,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The wake-up of a probe: a full channel means that it will ask anyway.
 pub fn wake_up() -> (Sender<()>, Receiver<()>) {
@@ -32,27 +34,29 @@ pub fn start(
 ) -> std::io::Result<()> {
     vital::spawn(format!("probe-{node}"), move || {
         let mut client = None;
-        let mut told = Vec::new();
+        let mut told = None;
+        let mut upkeep = Upkeep::default();
         loop {
             let asked_ms = board.now_ms();
             let heard = ask(node, &settings, &mut client);
             let (event, details) = match heard {
-                Ok(seen) => (
-                    Event::Answered {
+                Ok(mut seen) => {
+                    supervisor.report(Event::Answered {
                         node,
                         facts: seen.facts(),
                         asked_ms,
-                    },
-                    Some(seen),
-                ),
-                Err(Silent::Refused(cause)) => (Event::Refused { node, cause }, None),
-                Err(Silent::Unclear(cause)) => (Event::Doubted { node, cause }, None),
+                    });
+                    upkeep.run(node, client.as_mut(), &mut seen, &board);
+                    (None, Some(seen))
+                }
+                Err(Silent::Refused(cause)) => (Some(Event::Refused { node, cause }), None),
+                Err(Silent::Unclear(cause)) => (Some(Event::Doubted { node, cause }), None),
             };
             if let Some(seen) = &details {
-                tell_alarms(node, &seen.alarms(), &mut told);
+                tell_alarm(node, seen.slot_alarm(), &mut told);
             }
             board.set_details(node, details);
-            supervisor.report(event);
+            event.into_iter().for_each(|event| supervisor.report(event));
             select! {
                 recv(wake) -> woken => if woken.is_err() { return },
                 default(interval) => {}
@@ -62,15 +66,54 @@ pub fn start(
 }
 
 /// Logs what has become an alarm, or is none any more, once.
-fn tell_alarms(node: NodeId, alarms: &[String], told: &mut Vec<String>) {
-    if alarms == told.as_slice() {
-        return;
+fn tell_alarm(node: NodeId, alarm: Option<String>, told: &mut Option<String>) {
+    match &alarm {
+        same if same == told => return,
+        Some(alarm) => log::warn!("ALARM: {node}: {alarm}"),
+        None => log::info!("{node}: no alarm any more"),
     }
-    match alarms.is_empty() {
-        true => log::info!("{node}: no alarm any more"),
-        false => log::warn!("ALARM: {node}: {}", alarms.join("; ")),
+    *told = alarm;
+}
+
+/// What a probe does beside asking, on the connection that it has. The answer has been reported by
+/// then, so nobody waits for it.
+#[derive(Default)]
+struct Upkeep {
+    apply: ApplyWatch,
+    pruned: Option<Instant>,
+}
+
+impl Upkeep {
+    fn run(
+        &mut self,
+        node: NodeId,
+        client: Option<&mut Client>,
+        seen: &mut NodeReplication,
+        board: &Board,
+    ) {
+        let Some(client) = client else { return };
+        let heard_ms = board.look().0.node(node.peer()).heard_ms;
+        let peer_answers = board.now_ms().saturating_sub(heard_ms) < limits::SUSPECT_AFTER_MS;
+        self.apply.look(client, seen, peer_answers);
+        // Only while all that the peer wrote in the time of the old deletions is known to be here.
+        let current = board.details(node.peer()).is_some_and(|peer| {
+            let near = |lag_ms| lag_ms < limits::PRUNE_LAG_MAX_MS;
+            peer.streaming() && peer.out.lag_ms.is_some_and(near)
+        });
+        let due = self
+            .pruned
+            .is_none_or(|at| at.elapsed() >= limits::PRUNE_INTERVAL);
+        if peer_answers && current && due && seen.conflicts.is_some() {
+            self.pruned = Some(Instant::now());
+            match client.query_one("SELECT imdb_ha.podar_borrados()", &[]) {
+                Ok(row) => log::debug!(
+                    "{node}: {:?} old deletions pruned",
+                    row.try_get::<_, i64>(0)
+                ),
+                Err(error) => log::warn!("prune the deletions of {node}: {}", explain(&error)),
+            }
+        }
     }
-    *told = alarms.to_vec();
 }
 
 /// Why a probe has no facts.

@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::cluster::{Cluster, NodeId};
 use crate::config::Config;
+use crate::conflicts::Conflicts;
 use crate::dispatch::Dispatch;
 use crate::genres::Store;
 use crate::http::{self, App};
@@ -112,19 +113,20 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
     let dispatch = Arc::new(Dispatch::new(
         Arc::clone(&board),
         supervisor.clone(),
-        sessions,
+        sessions.clone(),
     ));
-    let store = Store::new(dispatch, config.use_sequence);
+    let store = Store::start(dispatch, config.use_sequence).context("start the write lane")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let config = Arc::clone(config);
     http::server::start(App {
         board,
         supervisor,
         store,
+        conflicts: Conflicts::new(sessions),
         history,
         config,
-        verdicts: Quiet::default(),
         comparer,
+        verdicts: Arc::new(Quiet::default()),
     })
 }
 

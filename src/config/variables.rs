@@ -43,7 +43,7 @@ pub const VARIABLES: &[Variable] = &[
     secret("ADMIN_TOKEN", "", "bearer token for what changes the cluster; without one only callers from loopback may"),
     open("USE_SEQUENCE", "auto", "ids from the sequence: auto (if the table has one), true, false (MAX+1 under a lock)"),
     open("DURABILITY", "zero-loss", "zero-loss: a write is acknowledged when both masters have it, for as long as both take part; async: when one has it"),
-    open("HTTP_WORKERS", "24", "threads that serve requests which need a master, 2 to 512"),
+    open("HTTP_WORKERS", "24", "threads that serve reads and switches, 2 to 512"),
     open("POOL_SIZE", "8", "connections to each master, 1 to 128"),
     open("PROBE_INTERVAL_MS", "200", "time between two questions to a master, 20 to 10000"),
     open("SILENCE_DEADLINE_MS", "1000", "a master silent for longer is down, 200 to 60000"),

@@ -1,5 +1,9 @@
 //! The genres: the one table that the manual's API writes.
 
+mod batch;
+mod lane;
 mod store;
 
-pub use store::{Changed, Created, Store};
+pub use batch::Created;
+pub use lane::Answered;
+pub use store::{Changed, Store};

@@ -1,14 +1,15 @@
 //! What each route does.
 
-use super::input::{self, GenreInput};
+use super::input;
 use super::messages as msg;
 use super::router::ROUTES;
 use super::{App, Problem, Reply, Req};
 use crate::cluster::{ClusterView, NodeId, Role};
 use crate::dispatch::{DispatchError, Failed};
-use crate::genres::{Changed, Created};
+use crate::genres::Changed;
 use crate::limits;
 use crate::pg;
+use crate::quiet::Quiet;
 use postgres::error::SqlState;
 use serde_json::{Map, Value, json};
 
@@ -31,7 +32,7 @@ pub fn list(app: &App, req: &Req) -> Handled {
     let (mut rows, node) = app
         .store
         .list(page.after, page.genero, page.limit + 1, req.deadline)
-        .map_err(|failed| problem_of(app, failed))?;
+        .map_err(|failed| problem_of(&app.verdicts, &failed))?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(page.limit as usize);
     let next = rows.last().filter(|_| more).map(|row| row.id_genero);
@@ -41,30 +42,6 @@ pub fn list(app: &App, req: &Req) -> Handled {
     ))
 }
 
-/// `POST /generos`.
-pub fn create(app: &App, req: &Req) -> Handled {
-    input::no_parameters(&req.query)?;
-    let GenreInput {
-        id,
-        genero,
-        ignored,
-    } = input::genre(&req.body)?;
-    let (created, node) = app
-        .store
-        .create(id, genero, req.deadline)
-        .map_err(|failed| problem_of(app, failed))?;
-    match created {
-        Created::Row(row) => Ok(Reply::ok(201, written(json!(row), node, ignored))),
-        Created::Duplicate => Err(Problem::new(
-            msg::ID_TAKEN,
-            id.map(|id| id.to_string()).unwrap_or_default(),
-        )),
-        Created::NoSequence => Err(msg::NO_SEQUENCE.into()),
-        Created::NoFreeId => Err(msg::NO_FREE_ID.into()),
-        Created::Superseded => Err(msg::OUTCOME_UNKNOWN.into()),
-    }
-}
-
 /// `GET /generos/{id}`.
 pub fn read(app: &App, req: &Req) -> Handled {
     input::no_parameters(&req.query)?;
@@ -72,7 +49,7 @@ pub fn read(app: &App, req: &Req) -> Handled {
     let (row, node) = app
         .store
         .read(id, req.deadline)
-        .map_err(|failed| problem_of(app, failed))?;
+        .map_err(|failed| problem_of(&app.verdicts, &failed))?;
     let row = row.ok_or_else(|| Problem::new(msg::GENERO_NOT_FOUND, id.to_string()))?;
     Ok(Reply::ok(200, written(json!(row), node, vec![])))
 }
@@ -88,7 +65,7 @@ pub fn update(app: &App, req: &Req) -> Handled {
     let (row, node) = app
         .store
         .update(id, body.genero, req.deadline)
-        .map_err(|failed| problem_of(app, failed))?;
+        .map_err(|failed| problem_of(&app.verdicts, &failed))?;
     changed(row, id, node, body.ignored)
 }
 
@@ -99,7 +76,7 @@ pub fn delete(app: &App, req: &Req) -> Handled {
     let (row, node) = app
         .store
         .delete(id, req.deadline)
-        .map_err(|failed| problem_of(app, failed))?;
+        .map_err(|failed| problem_of(&app.verdicts, &failed))?;
     changed(row, id, node, vec![])
 }
 
@@ -160,6 +137,7 @@ pub fn status(app: &App, req: &Req) -> Handled {
         },
         "role": role(&view.role),
         "paused_until": view.paused_until_ms.map(|until| at(now_ms, until)),
+        "conflicts": conflicts(app),
         "masters": masters,
         "alarms": alarms(app),
         "redis": app.history.redis(),
@@ -173,6 +151,26 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "history": app.history.newest(limits::HISTORY_IN_STATUS),
     });
     Ok(Reply::ok(200, body))
+}
+
+/// What a person has to look at, in words.
+fn alarms(app: &App) -> Vec<String> {
+    let of_node = |node: NodeId| {
+        let alarms = app.board.details(node).map(|seen| seen.alarms());
+        let named = move |alarm| format!("{node}: {alarm}");
+        alarms.unwrap_or_default().into_iter().map(named)
+    };
+    let of_nodes = NodeId::BOTH.into_iter().flat_map(of_node);
+    of_nodes.chain(app.comparer.alarm()).collect()
+}
+
+/// How many conflicts each master has in its log; null for one that does not answer.
+fn conflicts(app: &App) -> Map<String, Value> {
+    let of_node = |node: NodeId| {
+        let count = app.board.details(node).and_then(|seen| seen.conflicts);
+        (node.name().to_string(), json!(count))
+    };
+    NodeId::BOTH.into_iter().map(of_node).collect()
 }
 
 fn path_id(req: &Req) -> Result<i32, Problem> {
@@ -189,23 +187,12 @@ fn changed(changed: Changed, id: i32, node: NodeId, ignored: Vec<String>) -> Han
 }
 
 /// The manual's answer about one row, and what of the body meant nothing.
-fn written(row: Value, node: NodeId, ignored: Vec<String>) -> Value {
+pub(super) fn written(row: Value, node: NodeId, ignored: Vec<String>) -> Value {
     let mut body = json!({ "ok": true, "data": row, "node_used": node });
     if !ignored.is_empty() {
         body["ignored"] = json!(ignored);
     }
     body
-}
-
-/// What a person should act on; what concerns one master begins with its name.
-fn alarms(app: &App) -> Vec<String> {
-    let of_node = |node: NodeId| {
-        let alarms = app.board.details(node).map(|seen| seen.alarms());
-        let alarms = alarms.unwrap_or_default().into_iter();
-        alarms.map(move |alarm| format!("{node}: {alarm}"))
-    };
-    let of_masters = NodeId::BOTH.into_iter().flat_map(of_node);
-    of_masters.chain(app.comparer.alarm()).collect()
 }
 
 /// What this process is among those that serve the same pair, and where the one that decides is.
@@ -243,9 +230,9 @@ pub(super) fn at(now_ms: u64, then_ms: u64) -> String {
 }
 
 /// The answer to a call that failed.
-fn problem_of(app: &App, failed: Failed) -> Problem {
+pub(super) fn problem_of(verdicts: &Quiet, failed: &Failed) -> Problem {
     let unknown = failed.may_have_happened;
-    match failed.error {
+    match &*failed.error {
         DispatchError::NoMaster { reason } | DispatchError::Late { reason } if unknown => {
             Problem::from(msg::OUTCOME_UNKNOWN).because(reason)
         }
@@ -254,11 +241,11 @@ fn problem_of(app: &App, failed: Failed) -> Problem {
         DispatchError::Overloaded if unknown => msg::OUTCOME_UNKNOWN.into(),
         DispatchError::Overloaded => msg::OVERLOADED.into(),
         DispatchError::Verdict { node, error } => {
-            let text = format!("{node}: {}", pg::explain(&error));
+            let text = format!("{node}: {}", pg::explain(error));
             if !unknown && error.code() == Some(&SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED) {
                 return Problem::from(msg::NO_FREE_ID).because(text);
             }
-            if let Some(before) = app.verdicts.admit(&text) {
+            if let Some(before) = verdicts.admit(&text) {
                 log::error!("{text} ({before} more like the last one)");
             }
             let timeouts = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE];

@@ -8,8 +8,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 use tiny_http::Server;
@@ -162,13 +162,14 @@ fn listen_once(
         .map_err(|error| anyhow::anyhow!("build the server: {error}"))?;
     let server = Arc::new(server);
     let retired = Arc::new(AtomicBool::new(false));
+    let order = Arc::new(Mutex::new(()));
     let (failed, failure) = crossbeam_channel::bounded(FRONTS);
     for index in 0..FRONTS {
         let (shared, server) = (Arc::clone(shared), Arc::clone(&server));
-        let (retired, failed) = (Arc::clone(&retired), failed.clone());
+        let (order, retired, failed) = (Arc::clone(&order), Arc::clone(&retired), failed.clone());
         Builder::new()
             .name(format!("http-front-{index}"))
-            .spawn(move || front(&shared, &server, &retired, &failed))
+            .spawn(move || front(&shared, &server, &order, &retired, &failed))
             .context("start a front")?;
     }
     drop(failed);
@@ -183,11 +184,25 @@ fn listen_once(
 }
 
 /// Life of a front thread. After the failure of its listener it goes on until no request has come
-/// for longer than an idle connection lives.
-fn front(shared: &Shared, server: &Server, retired: &AtomicBool, failed: &Sender<std::io::Error>) {
+/// for longer than an idle connection lives. `order` is held by the front that takes in a request, so
+/// that those of one connection get their turns in the order in which they were sent.
+fn front(
+    shared: &Arc<Shared>,
+    server: &Server,
+    order: &Mutex<()>,
+    retired: &AtomicBool,
+    failed: &Sender<std::io::Error>,
+) {
     while !shared.is_stopping() {
-        match server.recv_timeout(limits::CLIENT_SILENCE + Duration::from_secs(1)) {
-            Ok(Some(request)) => shared.receive(request),
+        let in_order = order.lock().unwrap_or_else(PoisonError::into_inner);
+        let received = server.recv_timeout(limits::CLIENT_SILENCE + Duration::from_secs(1));
+        match received.map(|request| request.map(|request| shared.receive(request))) {
+            Ok(Some(guest)) => {
+                drop(in_order);
+                if let Some(guest) = guest {
+                    shared.sort(guest);
+                }
+            }
             Ok(None) if retired.load(Ordering::SeqCst) => return,
             Ok(None) => {}
             Err(error) => {

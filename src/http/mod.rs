@@ -1,20 +1,25 @@
 //! The HTTP API over tiny_http, which no other module knows. `listener.rs` keeps the port answered, `server.rs` moves bytes and threads,
-//! `router.rs` has the table of routes, `handlers.rs` what each does, `input.rs` what it accepts, and
-//! `messages.rs` every error text.
+//! `router.rs` has the table of routes, `handlers.rs` and `create.rs` what each does, `input.rs` what it
+//! accepts, `messages.rs` every error text, and `turns.rs` keeps the order of a connection.
 
 mod access;
+mod body;
 mod commands;
 mod compare;
+mod conflicts;
+mod create;
 mod handlers;
 pub mod input;
 mod listener;
 pub mod messages;
 pub mod router;
 pub mod server;
+mod turns;
 
 use crate::board::Board;
 use crate::comparer::Comparer;
 use crate::config::Config;
+use crate::conflicts::Conflicts;
 use crate::genres::Store;
 use crate::history::History;
 use crate::limits;
@@ -31,11 +36,12 @@ pub struct App {
     pub board: Arc<Board>,
     pub supervisor: Supervisor,
     pub store: Store,
+    pub conflicts: Conflicts,
     pub history: History,
     pub config: Arc<Config>,
     /// Verdicts of the database that became a 500.
-    pub verdicts: Quiet,
     pub comparer: Comparer,
+    pub verdicts: Arc<Quiet>,
 }
 
 /// A request, as a handler sees it.
@@ -56,6 +62,9 @@ pub struct Reply {
     pub body: Value,
     pub headers: Vec<(&'static str, String)>,
 }
+
+/// Takes the answer of a request that is answered later, by whichever thread has it then.
+pub type Done = Box<dyn FnOnce(Result<Reply, Problem>) + Send>;
 
 /// An error on its way to becoming a [`Reply`].
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! The routes, as one table, and the way from a method and a path to one of them.
 
 use super::messages as msg;
-use super::{App, Problem, Reply, Req};
-use super::{commands, compare, handlers};
+use super::{App, Done, Problem, Reply, Req};
+use super::{commands, compare, conflicts, create, handlers};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +20,24 @@ pub enum Place {
     Front,
     /// By a worker.
     Worker,
-    /// By a worker, with a JSON body.
-    WorkerWithBody,
-    /// By a worker, with a JSON body or without any.
-    WorkerMaybeWithBody,
+    /// By a writer: a call that can be held up by a commit must not take the workers of the reads.
+    Writer,
+    /// By a writer, with a JSON body.
+    WriterWithBody,
+    /// By a writer, with a JSON body or without any.
+    WriterMaybeWithBody,
+    /// By whoever has read the JSON body, since the handler waits for nothing.
+    Lane,
 }
 
 /// A handler.
-pub type Handler = fn(&App, &Req) -> Result<Reply, Problem>;
+#[derive(Clone, Copy)]
+pub enum Handler {
+    /// Returns the answer.
+    Now(fn(&App, &Req) -> Result<Reply, Problem>),
+    /// Never waits; the answer is handed to [`Done`] later.
+    Later(fn(&App, &Req, Done)),
+}
 
 /// One route. A path has at most one `{id}`.
 pub struct Route {
@@ -44,7 +54,7 @@ const fn route(
     path: &'static str,
     access: Access,
     place: Place,
-    handler: Handler,
+    handler: fn(&App, &Req) -> Result<Reply, Problem>,
     about: &'static str,
 ) -> Route {
     Route {
@@ -52,7 +62,25 @@ const fn route(
         path,
         access,
         place,
-        handler,
+        handler: Handler::Now(handler),
+        about,
+    }
+}
+
+/// A route whose answer comes later.
+const fn later(
+    method: &'static str,
+    path: &'static str,
+    access: Access,
+    handler: fn(&App, &Req, Done),
+    about: &'static str,
+) -> Route {
+    Route {
+        method,
+        path,
+        access,
+        place: Place::Lane,
+        handler: Handler::Later(handler),
         about,
     }
 }
@@ -62,10 +90,10 @@ const fn route(
 pub const ROUTES: &[Route] = &[
     route("GET", "/", Access::Anyone, Place::Front, handlers::index, "this list"),
     route("GET", "/generos", Access::Anyone, Place::Worker, handlers::list, "genres by id: `?limit=`, `?after=` (the `next` of the page before), `?genero=` (part of the name)"),
-    route("POST", "/generos", Access::Anyone, Place::WorkerWithBody, handlers::create, "inserts `{\"genero\": text}`, with an `id_genero` or without"),
+    later("POST", "/generos", Access::Anyone, create::create, "inserts `{\"genero\": text}`, with an `id_genero` or without"),
     route("GET", "/generos/{id}", Access::Anyone, Place::Worker, handlers::read, "one genre"),
-    route("PUT", "/generos/{id}", Access::Anyone, Place::WorkerWithBody, handlers::update, "renames one genre"),
-    route("DELETE", "/generos/{id}", Access::Anyone, Place::Worker, handlers::delete, "deletes one genre"),
+    route("PUT", "/generos/{id}", Access::Anyone, Place::WriterWithBody, handlers::update, "renames one genre"),
+    route("DELETE", "/generos/{id}", Access::Anyone, Place::Writer, handlers::delete, "deletes one genre"),
     route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves, else 500"),
     route("GET", "/active-node", Access::Anyone, Place::Front, handlers::active_node, "the master that serves, or served last"),
     route("GET", "/status", Access::Anyone, Place::Front, handlers::status, "everything the program knows"),
@@ -74,8 +102,9 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/pause", Access::Admin, Place::Worker, commands::pause, "`?for=10m`: nobody but a person moves the traffic for so long"),
     route("POST", "/resume", Access::Admin, Place::Worker, commands::resume, "ends the pause"),
     route("GET", "/history", Access::Anyone, Place::Worker, commands::history, "what changed, why, from what to what, for how long, and how long writes stood still; newest first, `?limit=`"),
-    route("POST", "/compare", Access::Admin, Place::WorkerMaybeWithBody, compare::begin, "begins to compare the masters: all tables, or those of `{\"tables\": [name]}`"),
+    route("POST", "/compare", Access::Admin, Place::WriterMaybeWithBody, compare::begin, "begins to compare the masters: all tables, or those of `{\"tables\": [name]}`"),
     route("GET", "/compare", Access::Anyone, Place::Front, compare::result, "the comparison that runs, and the result of the last one"),
+    route("GET", "/conflicts", Access::Anyone, Place::Worker, conflicts::list, "settled conflicts of both masters, newest first: `?limit=`, `?after=` (the `next` of the page before)"),
 ];
 
 /// The route of a request and the `{id}` of its path.

@@ -1,17 +1,20 @@
 //! From bytes to a handler and back. The fronts (`listener.rs`) only sort requests: what needs no
-//! master is answered by the answer threads from memory, what does goes through a bounded queue to the
-//! workers, and a request whose body nobody read is ended by the drains. So no client and no master
-//! can keep anybody else waiting.
+//! master is answered by the answer threads from memory, an insert goes to the write lane, and the rest
+//! through bounded queues to the workers and writers; a body that is still on its way is read by threads
+//! of its own, and one that nobody read is ended by the drains. So no client and no master can keep
+//! anybody else waiting.
 
 use super::access::{self, Caller};
+use super::body::{self, has_unread_body, header, headers};
 use super::listener;
 use super::messages::{self as msg, Language};
-use super::router::{self, Access, Place, Route};
-use super::{App, Problem, Reply, Req};
+use super::router::{self, Access, Handler, Place, Route};
+use super::turns::{Admission, Turns};
+use super::{App, Done, Problem, Reply, Req};
 use crate::limits;
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::io::{Cursor, ErrorKind, Read};
+use std::io::Cursor;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -28,9 +31,6 @@ const ANSWERERS: usize = 8;
 
 /// Threads that end requests with an unread body. A client can hold one, by sending slowly.
 const DRAINS: usize = 4;
-
-/// tiny_http reads a body of up to this many bytes by itself before it hands out the request.
-const READ_AHEAD_BYTES: usize = 1024;
 
 /// A body announced longer than this is never read: tiny_http would allocate its whole length to
 /// throw it away, and end the process when it cannot.
@@ -51,13 +51,40 @@ pub(super) struct Shared {
     /// Requests that have been received and not answered.
     under_way: AtomicUsize,
     left_lying: AtomicUsize,
+    turns: Turns<Request>,
     work: Sender<Work>,
-    answer: Sender<(Request, Reply)>,
-    drain: Sender<(Request, Reply)>,
+    write: Sender<Work>,
+    body: Sender<Work>,
+    answer: Sender<(Guest, Reply)>,
+    drain: Sender<(Guest, Reply)>,
+}
+
+/// A request that is being served. When it is dropped, in whatever way, the connection's next one is.
+pub(super) struct Guest {
+    request: Request,
+    body_read: bool,
+    turn: Turn,
+}
+
+struct Turn {
+    shared: Arc<Shared>,
+    client: Option<SocketAddr>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.shared.under_way.fetch_sub(1, Ordering::SeqCst);
+        let next = self
+            .client
+            .and_then(|client| self.shared.turns.next(client));
+        if let Some(request) = next {
+            self.shared.sort(self.shared.guest(request));
+        }
+    }
 }
 
 struct Work {
-    request: Request,
+    guest: Guest,
     route: &'static Route,
     req: Req,
 }
@@ -70,19 +97,33 @@ pub fn start(app: App) -> anyhow::Result<Http> {
     let address = SocketAddr::new(app.config.bind, app.config.port);
     let listener = listener::open(address).with_context(|| format!("listen on {address}"))?;
     let workers = app.config.http_workers;
+    let writers = (app.config.pool_size as usize / limits::SESSIONS_PER_WRITER).max(1);
     let (work, works) = crossbeam_channel::bounded(limits::CALL_QUEUE);
-    let (answer, answers) = crossbeam_channel::bounded(limits::CALL_QUEUE);
+    let (write, writes) = crossbeam_channel::bounded(limits::CALL_QUEUE);
+    let (body, bodies) = crossbeam_channel::bounded(limits::CALL_QUEUE);
+    let (answer, answers) = crossbeam_channel::bounded(limits::ANSWER_QUEUE);
     let (drain, drains) = crossbeam_channel::bounded(limits::DRAIN_QUEUE);
     let shared = Arc::new(Shared {
         app,
         stopping: AtomicBool::new(false),
         under_way: AtomicUsize::new(0),
         left_lying: AtomicUsize::new(0),
+        turns: Turns::new(),
         work,
+        write,
+        body,
         answer,
         drain,
     });
     crew("http-worker", workers, &shared, &works, Shared::serve)?;
+    crew("http-writer", writers, &shared, &writes, Shared::serve)?;
+    crew(
+        "http-body",
+        limits::HTTP_BODIES,
+        &shared,
+        &bodies,
+        Shared::take_body,
+    )?;
     crew("http-answer", ANSWERERS, &shared, &answers, Shared::respond)?;
     crew("http-drain", DRAINS, &shared, &drains, Shared::drain)?;
     listener::start(&shared, address, listener).context("start the listener")?;
@@ -95,7 +136,7 @@ fn crew<T: Send + 'static>(
     size: usize,
     shared: &Arc<Shared>,
     queue: &Receiver<T>,
-    act: fn(&Shared, T),
+    act: fn(&Arc<Shared>, T),
 ) -> std::io::Result<()> {
     for index in 0..size {
         let (shared, queue) = (Arc::clone(shared), queue.clone());
@@ -106,7 +147,6 @@ fn crew<T: Send + 'static>(
                     if catch_unwind(AssertUnwindSafe(|| act(&shared, item))).is_err() {
                         log::error!("a thread of the HTTP server panicked; please report it");
                     }
-                    shared.under_way.fetch_sub(1, Ordering::SeqCst);
                 }
             })?;
     }
@@ -129,14 +169,47 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Sorts one request; never waits for its client.
-    pub(super) fn receive(&self, request: Request) {
+    /// Takes in one request, in the order in which they come; none, if it is not its turn yet.
+    pub(super) fn receive(self: &Arc<Shared>, request: Request) -> Option<Guest> {
+        let request = match request.remote_addr().copied() {
+            Some(client) => match self.turns.ask(client, request) {
+                Admission::Go(request) => request,
+                Admission::Parked => {
+                    self.under_way.fetch_add(1, Ordering::SeqCst);
+                    return None;
+                }
+                Admission::Refused(request) => {
+                    std::mem::forget(request); // its answer would wait for those before it
+                    self.count_left_lying("too many requests wait for the one before them");
+                    return None;
+                }
+            },
+            None => request,
+        };
         self.under_way.fetch_add(1, Ordering::SeqCst);
+        Some(self.guest(request))
+    }
+
+    fn guest(self: &Arc<Shared>, request: Request) -> Guest {
+        let client = request.remote_addr().copied();
+        Guest {
+            request,
+            body_read: false,
+            turn: Turn {
+                shared: Arc::clone(self),
+                client,
+            },
+        }
+    }
+
+    /// Sorts one request; never waits for its client.
+    pub(super) fn sort(self: &Arc<Shared>, guest: Guest) {
+        let request = &guest.request;
         let language =
-            header(&request, "Accept-Language").map_or(Language::Spanish, Language::preferred);
-        let (route, id) = match self.admit(&request) {
+            header(request, "Accept-Language").map_or(Language::Spanish, Language::preferred);
+        let (route, id) = match self.admit(request) {
             Ok(found) => found,
-            Err(problem) => return self.hand_back(request, problem.into_reply(language)),
+            Err(problem) => return self.hand_back(guest, problem.into_reply(language)),
         };
         let query = request
             .url()
@@ -151,34 +224,61 @@ impl Shared {
             query,
             body: Vec::new(),
         };
-        if route.place == Place::Front {
-            let reply = self.handle(route, &req);
-            return self.hand_back(request, reply);
+        let here = body::is_here(request);
+        let work = Work { guest, route, req };
+        match route.place {
+            Place::Front => {
+                let (guest, reply) = self.handle(work);
+                self.hand_back(guest, reply);
+            }
+            Place::Worker => self.pass(&self.work, work),
+            Place::Writer => self.pass(&self.write, work),
+            Place::WriterMaybeWithBody if !body::is_meant(&work.guest.request) => {
+                self.pass(&self.write, work);
+            }
+            _ if here => self.take_body(work),
+            _ => self.pass(&self.body, work),
         }
-        if let Err(error) = self.work.try_send(Work {
-            request,
-            route,
-            req,
-        }) {
-            let (TrySendError::Full(work) | TrySendError::Disconnected(work)) = error;
+    }
+
+    /// Puts a request into a queue, or refuses it when that is full.
+    fn pass(&self, queue: &Sender<Work>, work: Work) {
+        if let Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) =
+            queue.try_send(work)
+        {
             let reply = Problem::from(msg::OVERLOADED).into_reply(work.req.language);
-            self.hand_back(work.request, reply);
+            self.hand_back(work.guest, reply);
+        }
+    }
+
+    /// Reads the body and hands the request on to where it is served.
+    fn take_body(self: &Arc<Shared>, mut work: Work) {
+        match body::read_body(&mut work.guest.request, work.req.deadline) {
+            Ok(body) => work.req.body = body,
+            // The rest of the body may still be to come.
+            Err(problem) => {
+                return self.hand_back(work.guest, problem.into_reply(work.req.language));
+            }
+        }
+        work.guest.body_read = true;
+        match work.route.handler {
+            Handler::Now(_) => self.pass(&self.write, work),
+            Handler::Later(handler) => self.handle_later(handler, work),
         }
     }
 
     /// Hands an answer to the threads that send it.
-    fn hand_back(&self, request: Request, reply: Reply) {
-        let queue = if has_unread_body(&request) {
-            &self.drain
-        } else {
-            &self.answer
+    fn hand_back(&self, guest: Guest, reply: Reply) {
+        let queue = match !guest.body_read && has_unread_body(&guest.request) {
+            true => &self.drain,
+            false => &self.answer,
         };
-        if let Err(error) = queue.try_send((request, reply)) {
+        if let Err(
+            TrySendError::Full((guest, reply)) | TrySendError::Disconnected((guest, reply)),
+        ) = queue.try_send((guest, reply))
+        {
             // Too many clients that neither read nor send. Waiting for them here would stop everyone.
-            let (TrySendError::Full((request, reply))
-            | TrySendError::Disconnected((request, reply))) = error;
-            self.leave_lying(request, &reply);
-            self.under_way.fetch_sub(1, Ordering::SeqCst);
+            self.leave_lying(guest, &reply);
         }
     }
 
@@ -215,156 +315,88 @@ impl Shared {
         Ok((route, id))
     }
 
-    /// A worker's part: the body, the handler, the answer.
-    fn serve(&self, work: Work) {
-        let Work {
-            mut request,
-            route,
-            mut req,
-        } = work;
-        let takes_body = match route.place {
-            Place::WorkerWithBody => true,
-            Place::WorkerMaybeWithBody => {
-                header(&request, "Content-Type").is_some() || request.body_length().unwrap_or(0) > 0
-            }
-            Place::Worker | Place::Front => false,
-        };
-        if takes_body {
-            match read_body(&mut request, req.deadline) {
-                Ok(body) => req.body = body,
-                // The rest of the body is still to come, so this is not for a worker to end.
-                Err(problem) => {
-                    self.under_way.fetch_add(1, Ordering::SeqCst);
-                    return self.hand_back(request, problem.into_reply(req.language));
-                }
-            }
-        } else if has_unread_body(&request) {
-            let reply = self.handle(route, &req);
-            self.under_way.fetch_add(1, Ordering::SeqCst);
-            return self.hand_back(request, reply);
+    /// The part of a worker or writer: the handler and the answer.
+    fn serve(self: &Arc<Shared>, work: Work) {
+        let (guest, reply) = self.handle(work);
+        match !guest.body_read && has_unread_body(&guest.request) {
+            true => self.hand_back(guest, reply),
+            false => self.respond((guest, reply)),
         }
-        let reply = self.handle(route, &req);
-        self.respond((request, reply));
     }
 
-    fn handle(&self, route: &Route, req: &Req) -> Reply {
+    fn handle(&self, work: Work) -> (Guest, Reply) {
+        let Work { guest, route, req } = work;
+        let Handler::Now(handler) = route.handler else {
+            return (guest, Problem::from(msg::INTERNAL).into_reply(req.language));
+        };
         // Handlers only read what they share, so a panic in one leaves nothing half-done behind.
-        let handled = catch_unwind(AssertUnwindSafe(|| (route.handler)(&self.app, req)));
-        match handled {
+        let reply = match catch_unwind(AssertUnwindSafe(|| handler(&self.app, &req))) {
             Ok(Ok(reply)) => reply,
             Ok(Err(problem)) => problem.into_reply(req.language),
             Err(_) => {
                 log::error!("{} {} panicked; please report it", route.method, route.path);
                 Problem::from(msg::INTERNAL).into_reply(req.language)
             }
+        };
+        (guest, reply)
+    }
+
+    /// Runs a handler whose answer comes later. If it panics, or loses its [`Done`], the guest is dropped
+    /// with that, and tiny_http answers 500.
+    fn handle_later(self: &Arc<Shared>, handler: fn(&App, &Req, Done), work: Work) {
+        let Work { guest, route, req } = work;
+        let (shared, language) = (Arc::clone(self), req.language);
+        let done: Done = Box::new(move |result| {
+            let reply = result.unwrap_or_else(|problem| problem.into_reply(language));
+            shared.hand_back(guest, reply);
+        });
+        if catch_unwind(AssertUnwindSafe(|| handler(&self.app, &req, done))).is_err() {
+            log::error!("{} {} panicked; please report it", route.method, route.path);
         }
     }
 
     /// Sends an answer, and the rest of the connection is tiny_http's.
-    fn respond(&self, (request, reply): (Request, Reply)) {
+    fn respond(self: &Arc<Shared>, (guest, reply): (Guest, Reply)) {
+        let Guest { request, turn, .. } = guest;
         // A client that has gone is no error of ours.
         let _ = request.respond(response(&reply));
+        drop(turn); // only now may the next request of this connection be answered
     }
 
     /// Ends a request with a body that nobody read. What has been announced must be read before the
     /// connection can go on, and tiny_http would do so without a limit in time or memory.
-    fn drain(&self, (mut request, reply): (Request, Reply)) {
-        let absurd = request
+    fn drain(self: &Arc<Shared>, (mut guest, reply): (Guest, Reply)) {
+        let absurd = guest
+            .request
             .body_length()
             .is_some_and(|length| length > ABSURD_BODY_BYTES);
-        if absurd || !discard_body(&mut request) {
-            self.leave_lying(request, &reply);
+        if absurd || !body::discard_body(&mut guest.request) {
+            self.leave_lying(guest, &reply);
         } else {
-            self.respond((request, reply));
+            self.respond((guest, reply));
         }
     }
 
     /// Answers a request whose connection cannot be brought to an end: tiny_http shows no way to close
     /// it. What it holds of it is left alone for good, a little memory, a thread and two descriptors;
     /// before that adds up, the process ends and is started again.
-    fn leave_lying(&self, request: Request, reply: &Reply) {
-        log::warn!(
-            "a request from {:?} is left lying: its body does not end",
-            request.remote_addr()
-        );
+    fn leave_lying(&self, guest: Guest, reply: &Reply) {
+        let Guest { request, turn, .. } = guest;
         std::mem::forget(request.upgrade("none", response(reply)));
+        // Its turn does not end, since an answer to the next request of this connection could not be sent.
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        std::mem::forget(turn);
+        self.count_left_lying("its body does not end");
+    }
+
+    fn count_left_lying(&self, why: &str) {
+        log::warn!("a request is left lying: {why}");
         let left = self.left_lying.fetch_add(1, Ordering::SeqCst);
         if left >= LEFT_LYING_MAX {
             log::error!("{left} requests were left lying; the process ends");
             crate::logging::flush(Duration::from_millis(500));
             std::process::exit(1);
         }
-    }
-}
-
-/// Whether bytes of the body may still be on their way. tiny_http has read a short one by itself,
-/// unless its client waits to be told to go on.
-fn has_unread_body(request: &Request) -> bool {
-    let announced = request.body_length().unwrap_or(0);
-    let chunked = headers(request, "Transfer-Encoding").next().is_some();
-    let waits = header(request, "Expect").is_some();
-    announced > READ_AHEAD_BYTES || chunked || (announced > 0 && waits)
-}
-
-/// Reads what is left of a body and throws it away; returns whether it ended in time.
-fn discard_body(request: &mut Request) -> bool {
-    let deadline = Instant::now() + limits::DRAIN_PATIENCE;
-    let mut piece = [0; 16 * 1024];
-    let reader = request.as_reader();
-    while Instant::now() < deadline {
-        match reader.read(&mut piece) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // It broke, or it was silent past the limit of its socket: the connection is over.
-            Err(_) => return true,
-        }
-    }
-    false
-}
-
-/// The body of a request, as far as it may be read.
-fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<u8>, Problem> {
-    let too_large = || Problem::new(msg::BODY_TOO_LARGE, limits::BODY_MAX_BYTES.to_string());
-    {
-        // A web page can send a request without a type to anywhere, unasked; one with this type it cannot.
-        let kind = header(request, "Content-Type").ok_or(Problem::from(msg::TYPE_UNSUPPORTED))?;
-        let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
-        let json = parts.next().is_some_and(|kind| kind == "application/json");
-        let utf8 = parts.all(|part| {
-            part.strip_prefix("charset=")
-                .is_none_or(|charset| charset.trim_matches('"') == "utf-8")
-        });
-        if !json || !utf8 {
-            return Err(msg::TYPE_UNSUPPORTED.into());
-        }
-    }
-    let announced = request.body_length();
-    if announced.is_some_and(|length| length > limits::BODY_MAX_BYTES) {
-        return Err(too_large());
-    }
-    let mut body = Vec::with_capacity(announced.unwrap_or(0));
-    let mut piece = [0; 4096];
-    // With `Connection: upgrade` tiny_http hands out the whole connection as the body.
-    let most = announced.unwrap_or(limits::BODY_MAX_BYTES + 1);
-    let mut reader = request.as_reader().take(most as u64);
-    loop {
-        if Instant::now() >= deadline {
-            return Err(msg::BODY_INCOMPLETE.into());
-        }
-        match reader.read(&mut piece) {
-            Ok(0) => break,
-            Ok(count) => body.extend_from_slice(&piece[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Err(msg::BODY_INCOMPLETE.into()),
-        }
-        if body.len() > limits::BODY_MAX_BYTES {
-            return Err(too_large());
-        }
-    }
-    match announced {
-        Some(length) if body.len() < length => Err(msg::BODY_INCOMPLETE.into()),
-        _ => Ok(body),
     }
 }
 
@@ -386,16 +418,4 @@ fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
         }
     }
     response
-}
-
-fn headers<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
-    request
-        .headers()
-        .iter()
-        .filter(move |header| header.field.equiv(name))
-        .map(|header| header.value.as_str().trim())
-}
-
-fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
-    headers(request, name).next()
 }

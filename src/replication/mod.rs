@@ -1,5 +1,6 @@
 //! The replication between the masters: setting it up and looking at it.
 
+pub mod apply;
 pub mod compare;
 mod plan;
 mod reach;
@@ -37,13 +38,23 @@ pub fn report_setup(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
 /// None of its own: a master that cannot be asked is part of the report.
 pub fn report_status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let reach = setup::Reach::new(config)?;
-    let seen = NodeId::BOTH.map(|node| {
+    let mut seen = NodeId::BOTH.map(|node| {
         reach
             .run(node, "read the replication status", move |session| {
                 status::read(session.client(), node)
             })
             .map_err(|error| format!("{error:#}"))
     });
+    // Without its peer a master has nothing to apply.
+    if seen.iter().all(Result::is_ok) {
+        seen = NodeId::BOTH.map(|node| {
+            reach
+                .run(node, "look at the apply worker", move |session| {
+                    apply::examine(session.client(), node)
+                })
+                .map_err(|error| format!("{error:#}"))
+        });
+    }
     let well = seen
         .iter()
         .all(|seen| seen.as_ref().is_ok_and(|seen| seen.troubles().is_empty()));
@@ -124,6 +135,9 @@ fn as_text(node: NodeId, config: &Config, seen: &Seen) -> String {
         yes(way_in.applying, "running", "NOT running"),
         figure(way_in.heard_ms_ago, "ms"),
     ));
+    if let Some(conflicts) = seen.conflicts {
+        text.push_str(&format!("  conflicts    {conflicts} in its log\n"));
+    }
     for alarm in seen.alarms() {
         text.push_str(&format!("  ALARM        {alarm}\n"));
     }

@@ -23,6 +23,8 @@ pub(super) struct Found {
     pub copying: i64,
     /// The subscriber carries the mark of a rejoin that has not ended.
     pub unfinished: bool,
+    /// On the publisher: the tables that it publishes, in order.
+    pub published: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) struct Subscription {
     pub origin: String,
     pub synchronous_commit: String,
     pub connection: String,
+    /// The tables whose changes it takes, in order. PostgreSQL drops those of any other silently.
+    pub tables: Vec<String>,
 }
 
 /// One change to a subscription.
@@ -46,6 +50,7 @@ pub(super) enum Step {
     SetConnection,
     SetOptions,
     Enable,
+    Refresh,
 }
 
 impl Step {
@@ -64,6 +69,7 @@ impl Step {
             Step::SetConnection => format!("got the new address or password of {from}"),
             Step::SetOptions => "got origin = none and synchronous_commit = local".to_string(),
             Step::Enable => "enabled".to_string(),
+            Step::Refresh => format!("takes the tables that {from} publishes now"),
         }
     }
 }
@@ -105,6 +111,10 @@ pub(super) fn plan(link: Link, found: &Found, connection: &str) -> Result<Vec<St
     }
     if !existing.enabled {
         steps.push(Step::Enable);
+    }
+    // After enabling, because PostgreSQL refuses it for a disabled subscription.
+    if existing.tables != found.published {
+        steps.push(Step::Refresh);
     }
     Ok(steps)
 }
@@ -207,6 +217,9 @@ pub(super) fn statement(step: Step, link: Link, connection: &str) -> String {
             format!("ALTER SUBSCRIPTION {name} SET (origin = none, synchronous_commit = 'local')")
         }
         Step::Enable => format!("ALTER SUBSCRIPTION {name} ENABLE"),
+        Step::Refresh => {
+            format!("ALTER SUBSCRIPTION {name} REFRESH PUBLICATION WITH (copy_data = false)")
+        }
     }
 }
 
@@ -236,11 +249,13 @@ mod tests {
                 origin: "none".to_string(),
                 synchronous_commit: "local".to_string(),
                 connection: "host=a".to_string(),
+                tables: vec!["public.generos".to_string()],
             }),
             slot_active: Some(true),
             slot_lost: false,
             copying: 0,
             unfinished: false,
+            published: vec!["public.generos".to_string()],
         }
     }
 
@@ -359,6 +374,14 @@ mod tests {
         );
         let any = changed(|s| s.origin = "any".to_string());
         assert_eq!(plan(LINK, &any, "host=a"), Ok(vec![Step::SetOptions]));
+        let older = changed(|s| {
+            s.enabled = false;
+            s.tables.clear();
+        });
+        assert_eq!(
+            plan(LINK, &older, "host=a"),
+            Ok(vec![Step::Enable, Step::Refresh])
+        );
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     for node in NodeId::BOTH {
         prepare(&reach, config, node, &mut done)?;
     }
+    // Only when both have the tables: a subscription is made on tables that are there.
+    for node in NodeId::BOTH {
+        publish(&reach, node, &mut done)?;
+    }
     let links = NodeId::BOTH.map(|from| Link {
         from,
         to: from.peer(),
@@ -67,6 +71,9 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
         // Whatever was written between the comparison and the slots is on one master only.
         wait_until_equal(&reach, limits::JOIN_PATIENCE)?;
     }
+    for node in NodeId::BOTH {
+        tell_the_peer(&reach, node)?;
+    }
     Ok(done)
 }
 
@@ -102,7 +109,17 @@ pub fn wait_until_streaming(config: &Config, patience: Duration) -> anyhow::Resu
     }
 }
 
-/// Everything on one master that its peer is not needed for: schema, role, grants, publication.
+/// What this master's own changes tell its peer. Last, because from here on they name tables which an
+/// older set-up of the peer did not have, and at which its apply worker would stop.
+pub(super) fn tell_the_peer(reach: &Reach, node: NodeId) -> anyhow::Result<()> {
+    reach.run(node, "make the triggers of its own changes", |session| {
+        let mut transaction = session.client().transaction()?;
+        transaction.batch_execute(include_str!("../../sql/changes.sql"))?;
+        transaction.commit()
+    })
+}
+
+/// Everything on one master that its peer is not needed for: schema, role, grants.
 pub(super) fn prepare(
     reach: &Reach,
     config: &Config,
@@ -136,15 +153,15 @@ pub(super) fn prepare(
         );
     }
     apply_schema(reach, node, done)?;
-    make_role(reach, config, node, done)?;
-    publish(reach, node, done)
+    make_role(reach, config, node, done)
 }
 
 /// The tables, their triggers and the sequences.
 fn apply_schema(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::Result<()> {
-    let existed = reach.run(node, "apply the schema", move |session| {
+    let (existed, settles) = reach.run(node, "apply the schema", move |session| {
         let existed = session.client().query_one(
-            "SELECT pg_catalog.to_regclass('public.generos') IS NOT NULL",
+            "SELECT pg_catalog.to_regclass('public.generos') IS NOT NULL, \
+             pg_catalog.to_regclass('imdb_ha.borrados') IS NOT NULL",
             &[],
         )?;
         let schema =
@@ -159,33 +176,45 @@ fn apply_schema(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::
             transaction.batch_execute(part)?;
         }
         transaction.commit()?;
-        existed.try_get::<_, bool>(0)
+        Ok((
+            existed.try_get::<_, bool>(0)?,
+            existed.try_get::<_, bool>(1)?,
+        ))
     })?;
     if !existed {
         done.push(format!("{node}: schema created, with the 28 genres"));
+    } else if !settles {
+        done.push(format!(
+            "{node}: schema extended, so that deletions are settled too"
+        ));
     }
     Ok(())
 }
 
-/// Lets the role read, and publishes every table.
-fn publish(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::Result<()> {
-    let created = reach.run(node, "grant and publish", |session| {
+/// Lets the role read, and publishes the tables that both masters hold. A publication of an earlier
+/// version is replaced within one transaction, which a walsender that is reading does not notice.
+pub(super) fn publish(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::Result<()> {
+    let did = reach.run(node, "grant and publish", |session| {
         session
             .client()
             .batch_execute(include_str!("../../sql/grants.sql"))?;
-        let published = session.client().query(
-            "SELECT FROM pg_catalog.pg_publication WHERE pubname = $1",
-            &[&PUBLICATION],
-        )?;
-        if published.is_empty() {
+        let found = session
+            .client()
+            .query_one(include_str!("../../sql/published.sql"), &[])?;
+        let (there, whole): (bool, bool) = (found.try_get("there")?, found.try_get("whole")?);
+        if !whole {
             session
                 .client()
-                .batch_execute(&format!("CREATE PUBLICATION {PUBLICATION} FOR ALL TABLES"))?;
+                .batch_execute(include_str!("../../sql/publication.sql"))?;
         }
-        Ok(published.is_empty())
+        Ok(match (there, whole) {
+            (_, true) => None,
+            (false, _) => Some("created"),
+            (true, _) => Some("publishes the deletions too, and nothing that is local"),
+        })
     })?;
-    if created {
-        done.push(format!("{node}: publication {PUBLICATION} created"));
+    if let Some(did) = did {
+        done.push(format!("{node}: publication {PUBLICATION} {did}"));
     }
     Ok(())
 }
@@ -265,6 +294,7 @@ pub(super) fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
                     origin: row.try_get("origin")?,
                     synchronous_commit: row.try_get("synchronous_commit")?,
                     connection: row.try_get("connection")?,
+                    tables: row.try_get("tables")?,
                 }),
             };
             Ok((
@@ -273,19 +303,37 @@ pub(super) fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
                 row.try_get("unfinished")?,
             ))
         })?;
-    let slot: Option<(bool, bool)> = reach.run(link.from, "look at the slot", move |session| {
+    let (slot, published) = reach.run(link.from, "look at the slot", move |session| {
+        let tables = session.client().query_one(
+            "SELECT ARRAY(SELECT schemaname || '.' || tablename \
+             FROM pg_catalog.pg_publication_tables WHERE pubname = $1 ORDER BY 1)",
+            &[&PUBLICATION],
+        )?;
         let row = session.client().query_opt(
             "SELECT active, coalesce(wal_status = 'lost', false) \
              FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
             &[&link.from.slot()],
         )?;
-        row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-            .transpose()
+        let slot: Option<(bool, bool)> = row
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .transpose()?;
+        Ok((slot, tables.try_get(0)?))
     })?;
+    // Each server has sorted by its own collation.
+    let sorted = |mut tables: Vec<String>| {
+        tables.sort();
+        tables
+    };
+    let subscription = subscription.map(|found| Subscription {
+        tables: sorted(found.tables),
+        ..found
+    });
+    let published = sorted(published);
     Ok(Found {
         subscription,
         slot_active: slot.map(|(active, _)| active),
         slot_lost: slot.is_some_and(|(_, lost)| lost),
+        published,
         copying,
         unfinished,
     })

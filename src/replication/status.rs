@@ -9,19 +9,21 @@ use serde::Serialize;
 /// Positions are WAL positions in bytes, of this master unless said otherwise.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeReplication {
-    #[serde(skip)]
-    pub node: NodeId,
     /// End of the WAL that is safely on disk.
     pub wal_lsn: u64,
     pub publication: bool,
     pub out: WayOut,
     #[serde(rename = "in")]
     pub way_in: WayIn,
+    /// Conflicts in its log, which keeps the newest 10,000; none without a log.
+    pub conflicts: Option<i64>,
 }
 
 /// The slot on this master, and the walsender that reads from it for the peer.
 #[derive(Clone, Debug, Serialize)]
 pub struct WayOut {
+    #[serde(skip)]
+    pub of: NodeId,
     pub slot: &'static str,
     pub exists: bool,
     pub active: bool,
@@ -56,6 +58,13 @@ pub struct WayIn {
     pub enabled: bool,
     pub applying: bool,
     pub link: Link,
+    /// How long the apply worker has been running.
+    pub worker_age_ms: Option<u64>,
+    /// Its number, by which the server's log names it.
+    #[serde(skip)]
+    pub subid: Option<i64>,
+    /// Why the apply worker keeps stopping, and what to do; see `apply.rs`.
+    pub stopped: Option<String>,
     /// How far the peer's WAL has been received, as a position of the peer.
     pub received_lsn: Option<u64>,
     /// How long ago the peer was last heard.
@@ -104,6 +113,15 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
     let confirmed_lsn = position("slot_confirmed_lsn")?;
     let lag_bytes = confirmed_lsn.map(|confirmed| wal_lsn.saturating_sub(confirmed));
     let restart_lsn = position("slot_restart_lsn")?;
+    // Asked by itself, since a query that names the table fails where it is missing; and a figure that
+    // cannot be read is no reason to think the master dead.
+    let conflicts = match row.try_get("conflict_log")? {
+        true => client
+            .query_one("SELECT count(*) FROM imdb_ha.conflictos", &[])
+            .and_then(|count| count.try_get(0))
+            .ok(),
+        false => None,
+    };
     let state: Option<String> = row.try_get("sender_state")?;
     let lag_ms = match (
         position("sender_replay_lag_ms")?,
@@ -116,10 +134,10 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         _ => None,
     };
     Ok(NodeReplication {
-        node,
         wal_lsn,
         publication: row.try_get("publication")?,
         out: WayOut {
+            of: node,
             slot: node.slot(),
             exists: row.try_get("slot")?,
             active: row.try_get("slot_active")?,
@@ -143,15 +161,53 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
             enabled: row.try_get("subscription_enabled")?,
             applying: row.try_get("applying")?,
             link,
+            worker_age_ms: position("worker_age_ms")?,
+            subid: row.try_get("subid")?,
+            stopped: None,
             received_lsn: position("received_lsn")?,
             heard_ms_ago: position("heard_ms_ago")?,
             apply_errors: position("apply_errors")?.unwrap_or(0),
             rejoining,
         },
+        conflicts,
     })
 }
 
+impl WayIn {
+    /// Whether the apply worker runs and has gone on running. Its age is hidden from a role that may not
+    /// see the sessions of others; then it is taken for settled.
+    pub fn settled(&self) -> bool {
+        let settled_ms = limits::APPLY_SETTLED.as_millis() as u64;
+        self.applying && self.worker_age_ms.is_none_or(|age_ms| age_ms >= settled_ms)
+    }
+
+    /// One that is enabled and whose worker does not run.
+    #[cfg(test)]
+    pub fn of(node: NodeId, subid: i64) -> WayIn {
+        WayIn {
+            subscription: node.subscription(),
+            exists: true,
+            enabled: true,
+            applying: false,
+            link: Link::Ready,
+            worker_age_ms: None,
+            subid: Some(subid),
+            stopped: None,
+            received_lsn: None,
+            heard_ms_ago: None,
+            apply_errors: 0,
+            rejoining: false,
+        }
+    }
+}
+
 impl NodeReplication {
+    /// What a person has to look at, in words.
+    pub fn alarms(&self) -> Vec<String> {
+        let stopped = self.way_in.stopped.iter().cloned();
+        stopped.chain(self.slot_alarm()).collect()
+    }
+
     /// The part on which the cluster's decisions rest.
     pub fn facts(&self) -> Facts {
         Facts {
@@ -172,33 +228,33 @@ impl NodeReplication {
         self.out.active && self.out.state.as_deref() == Some("streaming")
     }
 
-    /// What a person should act on before, or because, the peer cannot catch up any more. The words stay
-    /// the same while nothing changes, so that they are logged once; the figures are beside them.
-    pub fn alarms(&self) -> Vec<String> {
-        let (out, peer) = (&self.out, self.node.peer());
+    /// What to do before, or because, the peer cannot catch up any more. The words stay the same while
+    /// nothing changes, so that they are logged once; the figures are beside them.
+    pub fn slot_alarm(&self) -> Option<String> {
+        let (out, peer) = (&self.out, self.out.of.peer());
         let slot = out.slot;
         let scarce = out
             .safe_bytes
             .zip(out.keep_max_bytes)
             .is_some_and(|(safe, max)| safe < max / 100 * limits::SLOT_ALARM_PERCENT);
         match out.wal_status.as_deref() {
-            Some("lost") => vec![self.lost()],
-            Some("unreserved") => vec![format!(
+            Some("lost") => Some(self.lost()),
+            Some("unreserved") => Some(format!(
                 "slot {slot} keeps more than max_slot_wal_keep_size allows and is lost at the next checkpoint \
                  unless {peer} reads on; once it is lost, run `imdb-ha rejoin {peer}`"
-            )],
-            _ if scarce => vec![format!(
+            )),
+            _ if scarce => Some(format!(
                 "less than {} % of the {} MB that slot {slot} may keep for {peer} are left; past that {peer} \
                  cannot catch up and must be rebuilt with `imdb-ha rejoin {peer}`",
                 limits::SLOT_ALARM_PERCENT,
                 out.keep_max_bytes.unwrap_or(0) / (1024 * 1024)
-            )],
-            _ => vec![],
+            )),
+            _ => None,
         }
     }
 
     fn lost(&self) -> String {
-        let (slot, peer) = (self.out.slot, self.node.peer());
+        let (slot, peer) = (self.out.slot, self.out.of.peer());
         format!("slot {slot} is lost, so {peer} cannot catch up: run `imdb-ha rejoin {peer}`")
     }
 
@@ -220,6 +276,8 @@ impl NodeReplication {
             troubles.push(format!("it has no subscription {}", way_in.subscription));
         } else if !way_in.enabled {
             troubles.push(format!("subscription {} is disabled", way_in.subscription));
+        } else if let Some(stopped) = &way_in.stopped {
+            troubles.push(stopped.clone());
         } else if !way_in.applying {
             troubles.push(format!(
                 "the apply worker of {} is not running",
@@ -242,10 +300,11 @@ mod tests {
         keep_max_bytes: Option<u64>,
     ) -> NodeReplication {
         NodeReplication {
-            node: NodeId::Master1,
+            conflicts: None,
             wal_lsn: 0,
             publication: true,
             out: WayOut {
+                of: NodeId::Master1,
                 slot: "slot_1_to_2",
                 exists: true,
                 active: false,
@@ -262,17 +321,7 @@ mod tests {
                 waits_for: WaitsFor::Nobody,
                 longest_wait_ms: None,
             },
-            way_in: WayIn {
-                subscription: "sub_from_master2",
-                exists: true,
-                enabled: true,
-                applying: true,
-                link: Link::Ready,
-                received_lsn: None,
-                heard_ms_ago: None,
-                apply_errors: 0,
-                rejoining: false,
-            },
+            way_in: WayIn::of(NodeId::Master1, 1),
         }
     }
 

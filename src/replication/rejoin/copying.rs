@@ -14,7 +14,7 @@ struct Seen {
     ready: i64,
     /// Names of the tables whose rows are all there.
     copied: Vec<String>,
-    /// Rows of the tables that are being copied right now.
+    /// Rows that the source has sent of the tables that are being copied right now.
     rows: i64,
     received: i64,
     errors: i64,
@@ -33,13 +33,19 @@ pub(super) fn wait(
 ) -> anyhow::Result<()> {
     let mut before = look(reach, node)?;
     let first_errors = before.errors;
-    let (mut moved, mut told) = (Instant::now(), None::<Instant>);
+    let (mut moved, mut told, mut most) = (Instant::now(), None::<Instant>, 0);
     loop {
-        let seen = look(reach, node)?;
+        let seen = Seen {
+            // The source may restart meanwhile; the copying begins anew then, by itself.
+            rows: rows_sent(reach, node).unwrap_or(0),
+            ..look(reach, node)?
+        };
+        // The sender ends before the last rows have been taken.
+        most = most.max(copied(&seen, tables));
         let ready = seen.ready == seen.tables && seen.tables > 0;
         if ready || told.is_none_or(|at| at.elapsed() >= limits::COPY_TELL) {
             told = Some(Instant::now());
-            progress(&words(node, &seen, tables));
+            progress(&words(node, &seen, most, tables));
         }
         if ready {
             return Ok(());
@@ -75,18 +81,31 @@ fn look(reach: &Reach, node: NodeId) -> anyhow::Result<Seen> {
             tables: row.try_get("tables")?,
             ready: row.try_get("ready")?,
             copied: row.try_get("copied")?,
-            rows: row.try_get("rows")?,
+            rows: 0,
             received: row.try_get("received")?,
             errors: row.try_get("errors")?,
         })
     })
 }
 
-fn words(node: NodeId, seen: &Seen, tables: &[Table]) -> String {
+fn rows_sent(reach: &Reach, node: NodeId) -> anyhow::Result<i64> {
+    let doing = "ask for the rows sent";
+    reach.run_within(limits::REJOIN_ASK, node.peer(), doing, |session| {
+        let row = session
+            .client()
+            .query_one(include_str!("../../../sql/rows_sent.sql"), &[])?;
+        row.try_get("rows")
+    })
+}
+
+fn copied(seen: &Seen, tables: &[Table]) -> i64 {
     let of = |table: &&Table| seen.copied.contains(&table.name);
     let complete: i64 = tables.iter().filter(of).map(|table| table.rows).sum();
+    complete + seen.rows
+}
+
+fn words(node: NodeId, seen: &Seen, rows: i64, tables: &[Table]) -> String {
     let expected: i64 = tables.iter().map(|table| table.rows).sum();
-    let rows = complete + seen.rows;
     // The statistics of the source may be behind its rows.
     let expected = expected.max(rows);
     let percent = (rows * 100).checked_div(expected).unwrap_or(100);
@@ -102,17 +121,17 @@ mod tests {
 
     #[test]
     fn the_progress_never_exceeds_the_whole() {
-        let seen = |rows: i64| Seen {
+        let seen = Seen {
             tables: 1,
             ready: 0,
             copied: vec![],
-            rows,
+            rows: 0,
             received: 0,
             errors: 0,
         };
-        let line = words(NodeId::Master2, &seen(0), &[]);
+        let line = words(NodeId::Master2, &seen, 0, &[]);
         assert!(line.contains("0 of about 0 rows copied (100 %)"), "{line}");
-        let line = words(NodeId::Master2, &seen(7), &[]);
+        let line = words(NodeId::Master2, &seen, 7, &[]);
         assert!(line.contains("7 of about 7 rows copied (100 %)"), "{line}");
     }
 }

@@ -73,11 +73,13 @@ mod tests {
                 origin: "none".to_string(),
                 synchronous_commit: "local".to_string(),
                 connection: String::new(),
+                tables: vec![],
             }),
             slot_active: Some(true),
             slot_lost: false,
             copying: 0,
             unfinished: false,
+            published: vec![],
         }
     }
 

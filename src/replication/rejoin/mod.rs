@@ -11,7 +11,7 @@ mod tables;
 use super::compare;
 use super::plan::{Found, Link, Step, literal};
 use super::reach::Reach;
-use super::setup::{look, prepare, wait_until_streaming};
+use super::setup::{look, prepare, publish, tell_the_peer, wait_until_streaming};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
@@ -79,6 +79,11 @@ impl Rejoin<'_> {
         for node in [survivor, node] {
             let mut done = Vec::new();
             prepare(&self.reach, self.config, node, &mut done)?;
+            done.iter().for_each(|line| say(line));
+        }
+        for node in [survivor, node] {
+            let mut done = Vec::new();
+            publish(&self.reach, node, &mut done)?;
             done.iter().for_each(|line| say(line));
         }
         let way_in = look(&self.reach, self.way_in())?;
@@ -224,6 +229,9 @@ impl Rejoin<'_> {
             session.client().batch_execute(&count)?;
             session.client().batch_execute(align)
         })?;
+        for node in NodeId::BOTH {
+            tell_the_peer(&self.reach, node)?;
+        }
         wait_until_streaming(self.config, limits::SERVER_START)?;
         say("both directions are streaming");
         let compared = self.see_equality()?;

@@ -1,0 +1,117 @@
+//! The body of a request, which may come slowly, in pieces, or never, and its headers.
+
+use super::Problem;
+use super::messages as msg;
+use crate::limits;
+use std::io::{ErrorKind, Read};
+use std::time::Instant;
+use tiny_http::Request;
+
+/// tiny_http reads a body of up to this many bytes by itself before it hands out the request.
+const READ_AHEAD_BYTES: usize = 1024;
+
+/// Whether bytes of the body may still be on their way. tiny_http has read a short one by itself,
+/// unless its client waits to be told to go on.
+pub(super) fn has_unread_body(request: &Request) -> bool {
+    let announced = request.body_length().unwrap_or(0);
+    let chunked = headers(request, "Transfer-Encoding").next().is_some();
+    let waits = header(request, "Expect").is_some();
+    announced > READ_AHEAD_BYTES || chunked || (announced > 0 && waits)
+}
+
+/// Whether the client means to send a body at all.
+pub(super) fn is_meant(request: &Request) -> bool {
+    header(request, "Content-Type").is_some()
+        || request.body_length().unwrap_or(0) > 0
+        || headers(request, "Transfer-Encoding").next().is_some()
+}
+
+/// Whether the whole body is in memory, so that reading it waits for nobody. `Connection: upgrade` makes
+/// tiny_http leave it on the connection.
+pub(super) fn is_here(request: &Request) -> bool {
+    let upgrade =
+        headers(request, "Connection").any(|value| value.to_ascii_lowercase().contains("upgrade"));
+    !upgrade && !has_unread_body(request)
+}
+
+/// Reads what is left of a body and throws it away; returns whether it ended in time.
+pub(super) fn discard_body(request: &mut Request) -> bool {
+    let deadline = Instant::now() + limits::DRAIN_PATIENCE;
+    let mut piece = [0; 16 * 1024];
+    let reader = request.as_reader();
+    while Instant::now() < deadline {
+        match reader.read(&mut piece) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // It broke, or it was silent past the limit of its socket: the connection is over.
+            Err(_) => return true,
+        }
+    }
+    false
+}
+
+/// The body of a request, as far as it may be read.
+///
+/// # Errors
+/// What is wrong with it, or with its type.
+pub(super) fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<u8>, Problem> {
+    let too_large = || Problem::new(msg::BODY_TOO_LARGE, limits::BODY_MAX_BYTES.to_string());
+    {
+        // A web page can send a request without a type to anywhere, unasked; one with this type it cannot.
+        let kind = header(request, "Content-Type").ok_or(Problem::from(msg::TYPE_UNSUPPORTED))?;
+        let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
+        let json = parts.next().is_some_and(|kind| kind == "application/json");
+        let utf8 = parts.all(|part| {
+            part.strip_prefix("charset=")
+                .is_none_or(|charset| charset.trim_matches('"') == "utf-8")
+        });
+        if !json || !utf8 {
+            return Err(msg::TYPE_UNSUPPORTED.into());
+        }
+    }
+    let announced = request.body_length();
+    if announced.is_some_and(|length| length > limits::BODY_MAX_BYTES) {
+        return Err(too_large());
+    }
+    let mut body = Vec::with_capacity(announced.unwrap_or(0));
+    let mut piece = [0; 4096];
+    // With `Connection: upgrade` tiny_http hands out the whole connection as the body.
+    let most = announced.unwrap_or(limits::BODY_MAX_BYTES + 1);
+    let mut reader = request.as_reader().take(most as u64);
+    loop {
+        if Instant::now() >= deadline {
+            return Err(msg::BODY_INCOMPLETE.into());
+        }
+        match reader.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => body.extend_from_slice(&piece[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Err(msg::BODY_INCOMPLETE.into()),
+        }
+        if body.len() > limits::BODY_MAX_BYTES {
+            return Err(too_large());
+        }
+    }
+    match announced {
+        Some(length) if body.len() < length => Err(msg::BODY_INCOMPLETE.into()),
+        _ => Ok(body),
+    }
+}
+
+/// The values of a header.
+pub(super) fn headers<'a>(
+    request: &'a Request,
+    name: &'static str,
+) -> impl Iterator<Item = &'a str> {
+    request
+        .headers()
+        .iter()
+        .filter(move |header| header.field.equiv(name))
+        .map(|header| header.value.as_str().trim())
+}
+
+/// The first of them.
+pub(super) fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+    headers(request, name).next()
+}

@@ -1,0 +1,539 @@
+//! The write lane: inserts that share a commit are still each their own, and nobody waits for another
+//! one's trouble. Over real masters.
+
+mod common;
+
+use common::{Cluster, wait_until};
+use postgres::Client;
+use serde_json::json;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What is at once, for a test on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+fn post_id(cluster: &Cluster, id: i64, genero: &str) -> common::Answer {
+    let body = json!({ "id_genero": id, "genero": genero }).to_string();
+    cluster.post("/generos", &body)
+}
+
+/// Runs `work` for each of `count` numbers at the same time, and returns what came of it.
+fn together<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..count)
+            .map(|number| scope.spawn(move || work(number)))
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined.map(|result| result.expect("a client")).collect()
+    })
+}
+
+/// Runs `queued` while the lane is busy with an insert that waits for a table lock, so that all that is
+/// posted meanwhile goes into one batch.
+fn in_one_batch<T>(cluster: &Cluster, queued: impl FnOnce(&dyn Fn()) -> T) -> T {
+    let mut sql = cluster.sql("master1");
+    let mut lock = sql.transaction().expect("begin");
+    lock.batch_execute("LOCK TABLE generos IN SHARE MODE")
+        .expect("lock");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| cluster.add("el primero"));
+        let mut watch = cluster.sql("master1");
+        wait_until("the lane waits for the lock", || {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            watch
+                .query_one(waiting, &[])
+                .expect("locks")
+                .get::<_, i64>(0)
+                == 1
+        });
+        let lock = Mutex::new(Some(lock));
+        let result = queued(&|| {
+            std::thread::sleep(Duration::from_millis(400));
+            let lock = lock.lock().expect("the lock").take().expect("once");
+            lock.rollback().expect("rollback");
+        });
+        assert_eq!(first.join().expect("the first").status, 201);
+        result
+    })
+}
+
+#[test]
+fn of_a_doubled_id_one_is_inserted_and_drawn_ids_keep_clear_of_chosen_ones() {
+    let cluster = Cluster::start();
+    let before = cluster.add("antes").id();
+    let answers = in_one_batch(&cluster, |release| {
+        std::thread::scope(|scope| {
+            let posting = scope.spawn(|| {
+                together(48, |number| match number {
+                    // Four clients want each of these; the sequence would draw them, too.
+                    0..24 => post_id(
+                        &cluster,
+                        before + 2 + number as i64 / 4,
+                        &format!("elegido {number}"),
+                    ),
+                    _ => cluster.add(&format!("sacado {number}")),
+                })
+            });
+            release();
+            posting.join().expect("the posts")
+        })
+    });
+    let made: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status == 201)
+        .collect();
+    let taken = answers
+        .iter()
+        .filter(|answer| answer.code() == "id_taken")
+        .count();
+    // The first insert drew one of the ids before the others were posted.
+    assert_eq!(
+        (
+            made.len() + taken,
+            taken == 18 || taken == 19 || taken == 22
+        ),
+        (48, true),
+        "{answers:?}"
+    );
+    let mut ids: Vec<i64> = made.iter().map(|answer| answer.id()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), made.len(), "an id was given twice");
+    let rows = cluster.wait_equal();
+    for answer in made {
+        let row = format!("({},", answer.id());
+        let name = answer.body["data"]["genero"].as_str().expect("a name");
+        let kept = rows
+            .iter()
+            .filter(|found| found.starts_with(&row) && found.contains(name));
+        assert_eq!(kept.count(), 1, "{answer:?}");
+    }
+}
+
+#[test]
+fn what_the_database_refuses_fails_alone() {
+    let cluster = Cluster::start();
+    // Unlogged, so that it stays on this master.
+    let batch_sizes = "CREATE UNLOGGED TABLE public.lotes (filas bigint); \
+        CREATE FUNCTION public.contar() RETURNS trigger LANGUAGE plpgsql AS \
+        'BEGIN INSERT INTO public.lotes SELECT count(*) FROM nuevas; RETURN NULL; END'; \
+        CREATE TRIGGER contar AFTER INSERT ON public.generos REFERENCING NEW TABLE AS nuevas \
+        FOR EACH STATEMENT EXECUTE FUNCTION public.contar();";
+    let check =
+        "ALTER TABLE public.generos ADD CONSTRAINT sin_veneno CHECK (genero NOT LIKE 'veneno%')";
+    cluster
+        .sql("master1")
+        .batch_execute(&format!("{batch_sizes} {check}"))
+        .expect("a check");
+    let answers = in_one_batch(&cluster, |release| {
+        std::thread::scope(|scope| {
+            let posting = scope.spawn(|| {
+                together(30, |number| match number % 10 {
+                    7 => cluster.add(&format!("veneno {number}")),
+                    3 => post_id(&cluster, 900_000 + number as i64, &format!("sano {number}")),
+                    _ => cluster.add(&format!("sano {number}")),
+                })
+            });
+            release();
+            posting.join().expect("the posts")
+        })
+    });
+    for (number, answer) in answers.iter().enumerate() {
+        let expected = match number % 10 {
+            7 => (500, "database_error"),
+            _ => (201, ""),
+        };
+        assert_eq!(
+            (answer.status, answer.code()),
+            expected,
+            "{number}: {answer:?}"
+        );
+    }
+    let rows = cluster.wait_equal();
+    let sound = rows.iter().filter(|row| row.contains("sano")).count();
+    assert_eq!((sound, rows.len()), (27, 28 + 1 + 27), "{rows:?}");
+    // And without poison they do share their commits.
+    let largest = in_one_batch(&cluster, |release| {
+        std::thread::scope(|scope| {
+            let posting =
+                scope.spawn(|| together(30, |number| cluster.add(&format!("junto {number}"))));
+            release();
+            posting.join().expect("the posts");
+        });
+        let mut sql = cluster.sql("master1");
+        sql.query_one("SELECT max(filas) FROM public.lotes", &[])
+            .expect("sizes")
+            .get::<_, i64>(0)
+    });
+    assert!(largest >= 25, "the largest batch had {largest} rows");
+}
+
+/// Somebody's open transaction holds a key that a client chose: that client waits, and nobody else.
+#[test]
+fn a_held_key_keeps_only_its_own_client_waiting() {
+    let cluster = Cluster::start();
+    let mut sql = cluster.sql("master1");
+    let next = cluster.add("antes").id() + 2;
+    let mut open = sql.transaction().expect("begin");
+    let held = "INSERT INTO generos (id_genero, genero) VALUES (7001, 'a'), (7003, 'b'), ($1, 'c')";
+    open.execute(held, &[&(next as i32)]).expect("insert");
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = [7001, 7003]
+            .map(|id| {
+                scope.spawn({
+                    let cluster = &cluster;
+                    move || post_id(cluster, id, "esperando")
+                })
+            })
+            .into_iter()
+            .collect();
+        let began = Instant::now();
+        let mut slowest = Duration::ZERO;
+        while began.elapsed() < Duration::from_millis(1_500) {
+            for answer in together(8, |number| match number {
+                0 => post_id(
+                    &cluster,
+                    8000 + began.elapsed().as_micros() as i64,
+                    "elegido",
+                ),
+                _ => cluster.add("ajeno"),
+            }) {
+                assert_eq!(answer.status, 201, "{answer:?}");
+                slowest = slowest.max(answer.took);
+            }
+        }
+        assert!(
+            slowest < Duration::from_millis(1_500),
+            "others waited {slowest:?}"
+        );
+        open.commit().expect("commit");
+        for thread in waiting {
+            let answer = thread.join().expect("a client");
+            assert_eq!(
+                (answer.status, answer.code()),
+                (409, "id_taken"),
+                "{answer:?}"
+            );
+        }
+    });
+    // And one that is held for good is an answer in time.
+    let mut open = sql.transaction().expect("begin");
+    open.execute(
+        "INSERT INTO generos (id_genero, genero) VALUES (7005, 'd')",
+        &[],
+    )
+    .expect("insert");
+    let answer = post_id(&cluster, 7005, "en vano");
+    assert_eq!((answer.status, answer.code()), (503, "late"), "{answer:?}");
+    assert!(answer.took < Duration::from_secs(6), "{answer:?}");
+    open.rollback().expect("rollback");
+    assert_eq!(post_id(&cluster, 7005, "libre").status, 201);
+}
+
+/// Makes every commit on a master wait for a peer that does not exist, or stop doing so.
+fn stall_commits(sql: &mut Client, stalled: bool) {
+    let names = if stalled { "nadie" } else { "" };
+    sql.batch_execute("SET synchronous_commit = local")
+        .expect("set");
+    sql.batch_execute(&format!(
+        "ALTER SYSTEM SET synchronous_standby_names = '{names}'"
+    ))
+    .expect("set");
+    sql.execute("SELECT pg_reload_conf()", &[]).expect("reload");
+    wait_until("the setting is in force", || {
+        let shown = "SELECT current_setting('synchronous_standby_names')";
+        sql.query_one(shown, &[])
+            .expect("a setting")
+            .get::<_, String>(0)
+            == names
+    });
+    std::thread::sleep(Duration::from_millis(100)); // for the other backends to have read it, too
+}
+
+#[test]
+fn reads_go_on_while_every_commit_stalls() {
+    let cluster = Cluster::start();
+    let put = |number: usize| {
+        let body = json!({ "genero": format!("cambiado {number}") }).to_string();
+        cluster.ask(
+            "PUT",
+            &format!("/generos/{}", number % 20 + 2),
+            Some(&body),
+            &[("Content-Type", "application/json")],
+        )
+    };
+    let mut sql = cluster.sql("master1");
+    for _ in 0..20 {
+        assert_eq!((cluster.add("antes").status, put(0).status), (201, 200));
+    }
+    stall_commits(&mut sql, true);
+    std::thread::scope(|scope| {
+        let inserting =
+            scope.spawn(|| together(60, |number| cluster.add(&format!("parado {number}"))));
+        let updating = scope.spawn(|| together(20, put));
+        std::thread::sleep(Duration::from_millis(300));
+        let began = Instant::now();
+        let mut slowest = Duration::ZERO;
+        let mut reads = 0;
+        while began.elapsed() < Duration::from_millis(1_200) {
+            let answer = cluster.get("/generos/1");
+            assert_eq!(answer.status, 200, "{answer:?}");
+            slowest = slowest.max(answer.took);
+            reads += 1;
+        }
+        assert!(
+            !inserting.is_finished() && !updating.is_finished(),
+            "the commits did not stall"
+        );
+        println!("{reads} reads, the slowest took {slowest:?}");
+        assert!(slowest < AT_ONCE, "a read took {slowest:?}");
+        stall_commits(&mut sql, false);
+        for answer in inserting.join().expect("inserts") {
+            assert_eq!(answer.status, 201, "{answer:?}");
+        }
+        for answer in updating.join().expect("updates") {
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    });
+    let rows = cluster.wait_equal();
+    assert_eq!(rows.iter().filter(|row| row.contains("parado")).count(), 60);
+}
+
+/// A request whose turn never came is told that it was not done, and it is not done later.
+#[test]
+fn a_request_that_was_late_in_the_queue_is_not_inserted_later() {
+    let cluster = Cluster::start_with(&[("REQUEST_DEADLINE_MS", "3000")]);
+    let mut sql = cluster.sql("master1");
+    assert_eq!(cluster.add("antes").status, 201);
+    stall_commits(&mut sql, true);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| cluster.add("en curso"));
+        std::thread::sleep(Duration::from_millis(200));
+        let answers = together(20, |number| cluster.add(&format!("en cola {number}")));
+        let first = first.join().expect("the first");
+        assert_eq!(
+            (first.status, first.code()),
+            (503, "outcome_unknown"),
+            "{first:?}"
+        );
+        let late = answers
+            .iter()
+            .filter(|answer| answer.code() == "late")
+            .count();
+        // The lane is free for them for the moment that they came after the first.
+        let unknown = answers
+            .iter()
+            .filter(|answer| answer.code() == "outcome_unknown")
+            .count();
+        assert_eq!(late + unknown, 20, "{answers:?}");
+        for answer in &answers {
+            assert!(answer.took < Duration::from_secs(6), "{answer:?}");
+        }
+        stall_commits(&mut sql, false);
+        assert_eq!(cluster.add("después").status, 201);
+        let rows = cluster.wait_equal();
+        for (number, answer) in answers.iter().enumerate() {
+            let name = format!("\"en cola {number}\"");
+            let there = rows.iter().any(|row| row.contains(&name));
+            assert!(
+                !there || answer.code() == "outcome_unknown",
+                "{answer:?} was inserted"
+            );
+        }
+    });
+}
+
+/// More clients than the queue takes, while the master says nothing.
+#[test]
+fn a_full_queue_is_said_at_once_and_empties_by_itself() {
+    let cluster = Cluster::start();
+    assert_eq!(cluster.add("antes").status, 201);
+    let address = cluster.api.strip_prefix("http://").expect("an address");
+    cluster.local(&["freeze", "master1"]);
+    let mut clients: Vec<(TcpStream, Instant)> = Vec::new();
+    for number in 0..700 {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        let body = json!({ "genero": format!("multitud {number}") }).to_string();
+        let head = "POST /generos HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(request.as_bytes()).expect("send");
+        clients.push((stream, Instant::now()));
+    }
+    let answers: Vec<(String, Duration)> = std::thread::scope(|scope| {
+        let reading: Vec<_> = clients
+            .into_iter()
+            .map(|(mut stream, sent)| {
+                scope.spawn(move || {
+                    let mut text = String::new();
+                    stream
+                        .set_read_timeout(Some(Duration::from_secs(12)))
+                        .expect("a limit");
+                    stream.read_to_string(&mut text).expect("an answer");
+                    (text, sent.elapsed())
+                })
+            })
+            .collect();
+        reading
+            .into_iter()
+            .map(|thread| thread.join().expect("a client"))
+            .collect()
+    });
+    let (made, refused): (Vec<_>, Vec<_>) = answers
+        .iter()
+        .partition(|(text, _)| text.starts_with("HTTP/1.1 201"));
+    for (text, took) in &refused {
+        let overloaded = text.starts_with("HTTP/1.1 503") && text.contains("\"overloaded\"");
+        assert!(overloaded && text.contains("Retry-After: 1"), "{text}");
+        assert!(*took < AT_ONCE, "it took {took:?}");
+    }
+    println!("{} made, {} refused", made.len(), refused.len());
+    assert!(
+        made.len() >= 512 && refused.len() > 50,
+        "{} made, {} refused",
+        made.len(),
+        refused.len()
+    );
+    assert_eq!(cluster.add("después").status, 201);
+    cluster.local(&["thaw", "master1"]);
+    cluster.wait_state("master1", "up");
+    let rows = cluster.wait_equal();
+    let crowd = rows.iter().filter(|row| row.contains("multitud")).count();
+    assert_eq!(
+        crowd,
+        made.len(),
+        "a refused request was done, or an acknowledged one was not"
+    );
+}
+
+/// Ends the writers of a test that fails in the middle, too.
+struct EndsOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndsOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A killed and a frozen master under sixteen clients: each acknowledged row is there once, and no
+/// request failed.
+#[test]
+fn each_acknowledged_insert_is_one_row_through_kill_and_freeze() {
+    let cluster = Cluster::start();
+    let ended = AtomicBool::new(false);
+    let acknowledged: Mutex<HashMap<String, i64>> = Mutex::default();
+    let failed: Mutex<Vec<String>> = Mutex::default();
+    std::thread::scope(|scope| {
+        let _end = EndsOnDrop(&ended);
+        for writer in 0..16 {
+            let (cluster, ended, acknowledged, failed) = (&cluster, &ended, &acknowledged, &failed);
+            scope.spawn(move || {
+                for number in 0.. {
+                    if ended.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let name = format!("fila {writer}-{number}");
+                    let answer = match number % 4 {
+                        0 => post_id(cluster, 1_000_000 * (writer + 1) + number, &name),
+                        _ => cluster.add(&name),
+                    };
+                    match answer.status {
+                        201 => drop(acknowledged.lock().expect("lock").insert(name, answer.id())),
+                        _ => failed.lock().expect("lock").push(format!("{answer:?}")),
+                    }
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(800));
+        cluster.local(&["kill", "master1"]);
+        std::thread::sleep(Duration::from_millis(800));
+        cluster.local(&["start", "master1"]);
+        cluster.wait_state("master1", "up");
+        cluster.local(&["freeze", "master2"]);
+        std::thread::sleep(Duration::from_millis(2_000));
+        cluster.local(&["thaw", "master2"]);
+        cluster.wait_state("master2", "up");
+        std::thread::sleep(Duration::from_millis(300));
+    });
+    let rows = cluster.wait_equal();
+    let acknowledged = acknowledged.into_inner().expect("lock");
+    let failed = failed.into_inner().expect("lock");
+    assert!(
+        failed.is_empty(),
+        "{} failed, the first with {}",
+        failed.len(),
+        failed[0]
+    );
+    println!("{} acknowledged", acknowledged.len());
+    assert!(
+        acknowledged.len() > 200,
+        "hardly any load: {}",
+        acknowledged.len()
+    );
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for row in &rows {
+        let mut fields = row.trim_start_matches('(').split(',');
+        let id = fields.next().unwrap_or("").to_string();
+        let name = fields.next().unwrap_or("").trim_matches('"').to_string();
+        *times.entry(format!("{id} {name}")).or_default() += 1;
+    }
+    for (name, id) in &acknowledged {
+        assert_eq!(times.get(&format!("{id} {name}")), Some(&1), "{id} {name}");
+    }
+    assert_eq!(
+        rows.len(),
+        28 + acknowledged.len(),
+        "a request became two rows"
+    );
+}
+
+/// Many requests on one connection at once: their answers come in order, and nobody else waits.
+#[test]
+fn pipelined_inserts_are_answered_in_order_and_block_nobody() {
+    let cluster = Cluster::start();
+    let address = cluster.api.strip_prefix("http://").expect("an address");
+    let answers = together(12, |client| {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        let mut text = String::new();
+        for number in 0..40 {
+            let body = json!({ "genero": format!("tubo {client}-{number}") }).to_string();
+            let last = if number == 39 {
+                "Connection: close\r\n"
+            } else {
+                ""
+            };
+            let head =
+                "POST /generos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+            text.push_str(&format!(
+                "{head}{last}Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            ));
+            if number % 10 == 5 {
+                text.push_str("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                text.push_str("GET /generos/1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            }
+        }
+        stream.write_all(text.as_bytes()).expect("send");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(15)))
+            .expect("a limit");
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).expect("the answers");
+        answers
+    });
+    for (client, text) in answers.iter().enumerate() {
+        let places: Vec<Option<usize>> = (0..40)
+            .map(|number| text.find(&format!("\"tubo {client}-{number}\"")))
+            .collect();
+        assert!(
+            places.iter().all(Option::is_some) && places.is_sorted(),
+            "{places:?}"
+        );
+        assert_eq!(text.matches("HTTP/1.1 200").count(), 8, "{text}");
+    }
+    assert_eq!(cluster.wait_equal().len(), 28 + 12 * 40);
+}
