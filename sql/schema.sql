@@ -142,7 +142,7 @@ CREATE TABLE IF NOT EXISTS imdb_ha.conflictos (
     llegada jsonb
 );
 -- The API need not be a superuser, and README asks that its role be a member of pg_monitor.
-GRANT SELECT ON imdb_ha.conflictos TO pg_monitor;
+GRANT SELECT ON imdb_ha.conflictos, imdb_ha.borrados TO pg_monitor;
 
 -- Forgets deletions of more than 30 days ago. Whoever calls it knows that everything the peer wrote in
 -- that time has arrived here; else an older version could come back to life.

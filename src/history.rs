@@ -10,7 +10,7 @@ use crate::redis_link;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ struct Shared {
     entries: VecDeque<Value>,
     /// What Redis does not have yet, newest first, as many.
     unwritten: VecDeque<Value>,
+    /// How often each kind of change happened since the start.
+    counts: BTreeMap<&'static str, u64>,
     redis: RedisHealth,
 }
 
@@ -55,6 +57,7 @@ pub fn start(url: &SecretUrl) -> std::io::Result<History> {
     let shared = Shared {
         entries: VecDeque::new(),
         unwritten: VecDeque::new(),
+        counts: BTreeMap::new(),
         redis,
     };
     let (wake, woken) = crossbeam_channel::bounded(1);
@@ -86,6 +89,7 @@ impl History {
             entry.extend(change);
         }
         let mut shared = lock(&self.shared);
+        *shared.counts.entry(change.what).or_default() += 1;
         if shared_by_all {
             shared.unwritten.push_front(entry.clone());
         }
@@ -131,6 +135,11 @@ impl History {
                 (self.newest(count), Some(why))
             }
         }
+    }
+
+    /// How often each kind of change happened since the start of this process.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.shared).counts.clone()
     }
 
     /// Whether Redis can be reached.

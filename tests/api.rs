@@ -547,3 +547,45 @@ fn a_client_that_sends_half_a_request_is_let_go_and_idle_time_hurts_nobody() {
         "the listener had to be built again"
     );
 }
+
+/// Every line is one that Prometheus understands, and the figures are those of the cluster.
+#[test]
+fn the_metrics_are_the_picture_in_figures() {
+    let api = cluster();
+    wait_until("zero-loss", || {
+        api.get("/health").body["durability"] == "zero-loss"
+    });
+    let text = raw(
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        Duration::from_secs(5),
+    );
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    let mut families = Vec::new();
+    for line in body.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            families.push(help.split(' ').next().expect("a name").to_string());
+        } else if !line.starts_with("# TYPE ") {
+            let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            let family = name.split('{').next().expect("a name");
+            assert_eq!(Some(family), families.last().map(String::as_str), "{line}");
+        }
+    }
+    assert!(families.len() > 15, "{families:?}");
+    for expected in [
+        "imdb_ha_serving 1",
+        "imdb_ha_active{master=\"master1\"} 1",
+        "imdb_ha_active{master=\"master2\"} 0",
+        "imdb_ha_master_state{master=\"master2\",state=\"up\"} 1",
+        "imdb_ha_durability{level=\"zero-loss\"} 1",
+        "imdb_ha_replication_streaming{master=\"master1\"} 1",
+        "imdb_ha_redis_up 1",
+        "imdb_ha_changes_total{what=\"start\"} 1",
+    ] {
+        assert!(
+            body.lines().any(|line| line == expected),
+            "{expected}: {body}"
+        );
+    }
+}

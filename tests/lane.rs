@@ -257,7 +257,7 @@ fn stall_commits(sql: &mut Client, stalled: bool) {
 
 #[test]
 fn reads_go_on_while_every_commit_stalls() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_with(&[("DURABILITY", "async")]);
     let put = |number: usize| {
         let body = json!({ "genero": format!("cambiado {number}") }).to_string();
         cluster.ask(
@@ -307,7 +307,7 @@ fn reads_go_on_while_every_commit_stalls() {
 /// A request whose turn never came is told that it was not done, and it is not done later.
 #[test]
 fn a_request_that_was_late_in_the_queue_is_not_inserted_later() {
-    let cluster = Cluster::start_with(&[("REQUEST_DEADLINE_MS", "3000")]);
+    let cluster = Cluster::start_with(&[("REQUEST_DEADLINE_MS", "3000"), ("DURABILITY", "async")]);
     let mut sql = cluster.sql("master1");
     assert_eq!(cluster.add("antes").status, 201);
     stall_commits(&mut sql, true);

@@ -87,7 +87,7 @@ pub enum NodeState {
 }
 
 impl NodeState {
-    #[cfg(test)]
+    /// All of them.
     pub const ALL: [NodeState; 5] = [
         NodeState::Unknown,
         NodeState::Up,

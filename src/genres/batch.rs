@@ -211,6 +211,15 @@ impl Batch {
         created: &mut [Created],
     ) -> Result<Vec<Open<'a>>, Error> {
         let this = (self.number, attempt.number);
+        // Before anything is inserted, since a row that was made and then deleted must not come back.
+        let before = find_same(session, attempt, &open, &HashMap::new())?;
+        open.retain(|row| match row.id.and_then(|id| before.get(&id)) {
+            Some(genre) if row.kept => {
+                created[row.index] = Created::Row(genre.clone());
+                false
+            }
+            _ => true,
+        });
         let lacking = open.iter().filter(|row| row.id.is_none()).count();
         let mut source = Source::Nowhere;
         if lacking > 0 {
@@ -353,7 +362,7 @@ fn insert(session: &mut Session, open: &[Open<'_>]) -> Result<HashMap<i32, Genre
     Ok(made)
 }
 
-/// Which of the rows that were not inserted are there already because an earlier try did it.
+/// Which of the rows that were not inserted have been before, by an earlier try.
 fn find_same(
     session: &mut Session,
     attempt: Attempt,

@@ -55,6 +55,7 @@ const DELETE: &str = "WITH hora AS MATERIALIZED (\
     DELETE FROM public.generos USING hora \
     WHERE id_genero = $1::int4 AND cambiado_en <= $2::timestamptz \
     RETURNING id_genero::int4, genero::text";
+const DELETED: &str = include_str!("../../sql/deleted_genre.sql");
 const LIST: &str = "SELECT id_genero::int4, genero::text FROM public.generos \
     WHERE id_genero > $1::int4 AND ($2::text IS NULL OR strpos(lower(genero), lower($2::text)) > 0) \
     ORDER BY id_genero LIMIT $3::int8";
@@ -164,10 +165,7 @@ impl Change {
             }
             let found = session.query(SELECT_STAMP, &[&self.id])?;
             let Some(row) = found.first() else {
-                return Ok(match attempt.may_have_happened {
-                    true => Changed::Unknown,
-                    false => Changed::NotThere,
-                });
+                return self.explain_absence(session, attempt, at);
             };
             let stamp: SystemTime = row.try_get(2)?;
             let row = genre(row)?;
@@ -182,6 +180,26 @@ impl Change {
             at = stamp + Duration::from_micros(1);
         }
         Ok(Changed::Unknown)
+    }
+
+    /// There is no row: because an earlier try deleted it, because it never was, or for a reason that
+    /// cannot be told from these two.
+    fn explain_absence(
+        &self,
+        session: &mut Session,
+        attempt: Attempt,
+        at: SystemTime,
+    ) -> Result<Changed, Error> {
+        if !attempt.may_have_happened {
+            return Ok(Changed::NotThere);
+        }
+        if self.genero.is_some() {
+            return Ok(Changed::Unknown);
+        }
+        let deleted = session.query(DELETED, &[&self.id, &at])?;
+        deleted
+            .first()
+            .map_or(Ok(Changed::Unknown), |row| Ok(Changed::Row(genre(row)?)))
     }
 }
 

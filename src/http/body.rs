@@ -1,11 +1,11 @@
-//! The body of a request, which may come slowly, in pieces, or never, and its headers.
+//! The body of a request, which may come slowly, in pieces, or never; headers; and the bytes of an answer.
 
-use super::Problem;
 use super::messages as msg;
+use super::{Body, Problem, Reply};
 use crate::limits;
-use std::io::{ErrorKind, Read};
+use std::io::{Cursor, ErrorKind, Read};
 use std::time::Instant;
-use tiny_http::Request;
+use tiny_http::{Header, Request, Response};
 
 /// tiny_http reads a body of up to this many bytes by itself before it hands out the request.
 const READ_AHEAD_BYTES: usize = 1024;
@@ -97,6 +97,26 @@ pub(super) fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<
         Some(length) if body.len() < length => Err(msg::BODY_INCOMPLETE.into()),
         _ => Ok(body),
     }
+}
+
+/// An answer for tiny_http.
+pub(super) fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
+    let (kind, text) = match &reply.body {
+        Body::Json(value) => ("application/json; charset=utf-8", format!("{value}\n")),
+        Body::Text(text) => ("text/plain; version=0.0.4; charset=utf-8", text.clone()),
+    };
+    let mut response = Response::from_data(text).with_status_code(reply.status);
+    let fixed = [("Content-Type", kind), ("Cache-Control", "no-store")];
+    let own = reply
+        .headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in fixed.into_iter().chain(own) {
+        if let Ok(header) = Header::from_bytes(name, value) {
+            response.add_header(header);
+        }
+    }
+    response
 }
 
 /// The values of a header.

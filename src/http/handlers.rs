@@ -154,7 +154,7 @@ pub fn status(app: &App, req: &Req) -> Handled {
 }
 
 /// What a person has to look at, in words.
-fn alarms(app: &App) -> Vec<String> {
+pub(super) fn alarms(app: &App) -> Vec<String> {
     let of_node = |node: NodeId| {
         let alarms = app.board.details(node).map(|seen| seen.alarms());
         let named = move |alarm| format!("{node}: {alarm}");

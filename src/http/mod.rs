@@ -12,6 +12,7 @@ mod handlers;
 pub mod input;
 mod listener;
 pub mod messages;
+mod metrics;
 pub mod router;
 pub mod server;
 mod turns;
@@ -59,8 +60,15 @@ pub struct Req {
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
-    pub body: Value,
+    pub body: Body,
     pub headers: Vec<(&'static str, String)>,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum Body {
+    Json(Value),
+    Text(String),
 }
 
 /// Takes the answer of a request that is answered later, by whichever thread has it then.
@@ -82,7 +90,16 @@ impl Reply {
     pub fn ok(status: u16, body: Value) -> Reply {
         Reply {
             status,
-            body,
+            body: Body::Json(body),
+            headers: Vec::new(),
+        }
+    }
+
+    /// A success in plain text.
+    pub fn text(status: u16, body: String) -> Reply {
+        Reply {
+            status,
+            body: Body::Text(body),
             headers: Vec::new(),
         }
     }
@@ -127,7 +144,7 @@ impl Problem {
         }
         Reply {
             status: message.status,
-            body: Value::Object(body),
+            body: Body::Json(Value::Object(body)),
             headers,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::messages as msg;
 use super::{App, Done, Problem, Reply, Req};
-use super::{commands, compare, conflicts, create, handlers};
+use super::{commands, compare, conflicts, create, handlers, metrics};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves, else 500"),
     route("GET", "/active-node", Access::Anyone, Place::Front, handlers::active_node, "the master that serves, or served last"),
     route("GET", "/status", Access::Anyone, Place::Front, handlers::status, "everything the program knows"),
+    route("GET", "/metrics", Access::Anyone, Place::Front, metrics::metrics, "the figures of it for Prometheus"),
     route("POST", "/switch-to-primary", Access::Admin, Place::Worker, commands::switch_to_primary, "moves the traffic to master1; `?force=true` at once, whatever has not arrived there yet"),
     route("POST", "/switch-to-secondary", Access::Admin, Place::Worker, commands::switch_to_secondary, "moves the traffic to master2, likewise"),
     route("POST", "/pause", Access::Admin, Place::Worker, commands::pause, "`?for=10m`: nobody but a person moves the traffic for so long"),

@@ -5,7 +5,7 @@
 //! anybody else waiting.
 
 use super::access::{self, Caller};
-use super::body::{self, has_unread_body, header, headers};
+use super::body::{self, has_unread_body, header, headers, response};
 use super::listener;
 use super::messages::{self as msg, Language};
 use super::router::{self, Access, Handler, Place, Route};
@@ -14,14 +14,13 @@ use super::{App, Done, Problem, Reply, Req};
 use crate::limits;
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::io::Cursor;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
-use tiny_http::{Header, Request, Response};
+use tiny_http::Request;
 
 /// What a proxy adds to a request.
 const FORWARDED: &[&str] = &["Forwarded", "X-Forwarded-For", "Via"];
@@ -398,24 +397,4 @@ impl Shared {
             std::process::exit(1);
         }
     }
-}
-
-fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
-    let mut body = reply.body.to_string().into_bytes();
-    body.push(b'\n');
-    let mut response = Response::from_data(body).with_status_code(reply.status);
-    let fixed = [
-        ("Content-Type", "application/json; charset=utf-8"),
-        ("Cache-Control", "no-store"),
-    ];
-    let own = reply
-        .headers
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in fixed.into_iter().chain(own) {
-        if let Ok(header) = Header::from_bytes(name, value) {
-            response.add_header(header);
-        }
-    }
-    response
 }

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Facts, Link, NodeId, WaitsFor};
 use crate::limits;
-use postgres::Client;
+use postgres::{Client, Row};
 use serde::Serialize;
 
 /// The replication as one master sees it: the way out to its peer, and the way in from it.
@@ -90,38 +90,38 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         include_str!("../../sql/replication_status.sql"),
         &[&node.subscription(), &node.slot()],
     )?;
-    let position = |name: &str| -> Result<Option<u64>, postgres::Error> {
-        Ok(row
-            .try_get::<_, Option<i64>>(name)?
-            .map(|value| value.max(0) as u64))
+    // Asked by itself, since a query that names the table fails where it is missing; and a figure that
+    // cannot be read is no reason to think the master dead.
+    let conflicts = match row.try_get("conflict_log")? {
+        true => count_conflicts(client).ok(),
+        false => None,
     };
+    let wal_lsn = position(&row, "wal_lsn")?.unwrap_or(0);
+    Ok(NodeReplication {
+        wal_lsn,
+        publication: row.try_get("publication")?,
+        out: way_out(&row, node, wal_lsn)?,
+        way_in: way_in(&row, node)?,
+        conflicts,
+    })
+}
+
+fn position(row: &Row, name: &str) -> Result<Option<u64>, postgres::Error> {
+    let value: Option<i64> = row.try_get(name)?;
+    Ok(value.map(|value| value.max(0) as u64))
+}
+
+fn way_out(row: &Row, node: NodeId, wal_lsn: u64) -> Result<WayOut, postgres::Error> {
+    let position = |name: &str| position(row, name);
     let names: String = row.try_get("standby_names")?;
     let waits_for = match names.as_str() {
         "" => WaitsFor::Nobody,
         names if names == standby_names(node) => WaitsFor::Peer,
         _ => WaitsFor::Other,
     };
-    let rejoining = row.try_get("rejoining")?;
-    let link = match (row.try_get("subscription")?, row.try_get("copying")?) {
-        // It has been cleared, or is about to be: it has less to serve than one that was never joined.
-        (false, _) if rejoining => Link::Copying,
-        (false, _) => Link::Missing,
-        (true, true) => Link::Copying,
-        (true, false) => Link::Ready,
-    };
-    let wal_lsn = position("wal_lsn")?.unwrap_or(0);
     let confirmed_lsn = position("slot_confirmed_lsn")?;
     let lag_bytes = confirmed_lsn.map(|confirmed| wal_lsn.saturating_sub(confirmed));
     let restart_lsn = position("slot_restart_lsn")?;
-    // Asked by itself, since a query that names the table fails where it is missing; and a figure that
-    // cannot be read is no reason to think the master dead.
-    let conflicts = match row.try_get("conflict_log")? {
-        true => client
-            .query_one("SELECT count(*) FROM imdb_ha.conflictos", &[])
-            .and_then(|count| count.try_get(0))
-            .ok(),
-        false => None,
-    };
     let state: Option<String> = row.try_get("sender_state")?;
     let lag_ms = match (
         position("sender_replay_lag_ms")?,
@@ -133,43 +133,48 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         (None, Some("streaming"), Some(0)) => Some(0),
         _ => None,
     };
-    Ok(NodeReplication {
-        wal_lsn,
-        publication: row.try_get("publication")?,
-        out: WayOut {
-            of: node,
-            slot: node.slot(),
-            exists: row.try_get("slot")?,
-            active: row.try_get("slot_active")?,
-            wal_status: row.try_get("slot_wal_status")?,
-            restart_lsn,
-            kept_bytes: restart_lsn.map(|restart| wal_lsn.saturating_sub(restart)),
-            safe_bytes: position("slot_safe_bytes")?,
-            // A negative setting is no bound, and none at all is no alarm either.
-            keep_max_bytes: position("slot_keep_bytes")?.filter(|bytes| *bytes > 0),
-            confirmed_lsn,
-            state,
-            sync_state: row.try_get("sender_sync_state")?,
-            lag_bytes,
-            lag_ms,
-            waits_for,
-            longest_wait_ms: position("longest_wait_ms")?,
+    Ok(WayOut {
+        of: node,
+        slot: node.slot(),
+        exists: row.try_get("slot")?,
+        active: row.try_get("slot_active")?,
+        wal_status: row.try_get("slot_wal_status")?,
+        restart_lsn,
+        kept_bytes: restart_lsn.map(|restart| wal_lsn.saturating_sub(restart)),
+        safe_bytes: position("slot_safe_bytes")?,
+        // A negative setting is no bound, and none at all is no alarm either.
+        keep_max_bytes: position("slot_keep_bytes")?.filter(|bytes| *bytes > 0),
+        confirmed_lsn,
+        state,
+        sync_state: row.try_get("sender_sync_state")?,
+        lag_bytes,
+        lag_ms,
+        waits_for,
+        longest_wait_ms: position("longest_wait_ms")?,
+    })
+}
+
+fn way_in(row: &Row, node: NodeId) -> Result<WayIn, postgres::Error> {
+    let rejoining = row.try_get("rejoining")?;
+    Ok(WayIn {
+        subscription: node.subscription(),
+        exists: row.try_get("subscription")?,
+        enabled: row.try_get("subscription_enabled")?,
+        applying: row.try_get("applying")?,
+        link: match (row.try_get("subscription")?, row.try_get("copying")?) {
+            // It has been cleared, or is about to be: it has less to serve than one that was never joined.
+            (false, _) if rejoining => Link::Copying,
+            (false, _) => Link::Missing,
+            (true, true) => Link::Copying,
+            (true, false) => Link::Ready,
         },
-        way_in: WayIn {
-            subscription: node.subscription(),
-            exists: row.try_get("subscription")?,
-            enabled: row.try_get("subscription_enabled")?,
-            applying: row.try_get("applying")?,
-            link,
-            worker_age_ms: position("worker_age_ms")?,
-            subid: row.try_get("subid")?,
-            stopped: None,
-            received_lsn: position("received_lsn")?,
-            heard_ms_ago: position("heard_ms_ago")?,
-            apply_errors: position("apply_errors")?.unwrap_or(0),
-            rejoining,
-        },
-        conflicts,
+        worker_age_ms: position(row, "worker_age_ms")?,
+        subid: row.try_get("subid")?,
+        stopped: None,
+        received_lsn: position(row, "received_lsn")?,
+        heard_ms_ago: position(row, "heard_ms_ago")?,
+        apply_errors: position(row, "apply_errors")?.unwrap_or(0),
+        rejoining,
     })
 }
 
@@ -199,6 +204,11 @@ impl WayIn {
             rejoining: false,
         }
     }
+}
+
+fn count_conflicts(client: &mut Client) -> Result<i64, postgres::Error> {
+    let count = client.query_one("SELECT count(*) FROM imdb_ha.conflictos", &[])?;
+    count.try_get(0)
 }
 
 impl NodeReplication {

@@ -52,7 +52,7 @@ impl Masters {
             settings
                 .options(options.trim())
                 .application_name("imdb-ha compare");
-            Ok(Sessions::start_patient(node, settings)?)
+            Ok(Sessions::start(node, settings, 1)?)
         };
         Ok(Masters {
             sessions: [open(NodeId::Master1)?, open(NodeId::Master2)?],
