@@ -9,6 +9,9 @@ SELECT
     slot.wal_status AS slot_wal_status,
     (slot.restart_lsn - '0/0')::bigint AS slot_restart_lsn,
     (slot.confirmed_flush_lsn - '0/0')::bigint AS slot_confirmed_lsn,
+    slot.safe_wal_size AS slot_safe_bytes,
+    (SELECT setting::bigint * 1024 * 1024 FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size')
+        AS slot_keep_bytes,
     sender.state AS sender_state,
     sender.sync_state AS sender_sync_state,
     (extract(epoch FROM sender.replay_lag) * 1000)::bigint AS sender_replay_lag_ms,
@@ -19,6 +22,12 @@ SELECT
     (worker.received_lsn - '0/0')::bigint AS received_lsn,
     (extract(epoch FROM clock_timestamp() - worker.last_msg_receipt_time) * 1000)::bigint AS heard_ms_ago,
     coalesce(counts.apply_error_count, 0) AS apply_errors,
+    -- The mark of src/replication/rejoin: what is on this master is incomplete.
+    coalesce(
+        pg_catalog.obj_description(pg_catalog.to_regnamespace('imdb_ha')::oid, 'pg_namespace')
+            = 'imdb-ha rejoin has not ended',
+        false
+    ) AS rejoining,
     EXISTS (
         SELECT FROM pg_catalog.pg_subscription_rel AS rel
         WHERE rel.srsubid = subscription.oid AND rel.srsubstate <> 'r'

@@ -37,6 +37,16 @@ pub enum Subcommands {
     /// The replication between the two masters
     #[command(subcommand)]
     Replication(Replication),
+    /// Rebuild a master that lost its data or its slot from the other one, which goes on serving
+    Rejoin {
+        node: Node,
+        /// Rebuild it even if it looks healthy, or has rows that the other one lacks
+        #[arg(long)]
+        yes: bool,
+        /// The outcome as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Compare every row of the two masters, while writes go on; exit code 1 unless they are equal
     Compare(Compare),
     /// Show the conflicts that the masters have settled, newest first; exit code 1 when one could not be asked

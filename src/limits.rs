@@ -249,6 +249,42 @@ pub const PORTS_TRIED: u16 = 100;
 /// The whole of `local up`, before it gives up and says what is missing.
 pub const LOCAL_READY: Duration = Duration::from_secs(90);
 
+// --- rebuilding a master ----------------------------------------------------------------------
+
+/// Time for the first answer of each master to a rejoin: a frozen one is found out before anything is
+/// changed, and long before [`SETUP_CALL`]. It is over [`SETUP_CONNECT`], which ends with the cause.
+pub const REJOIN_ASK: Duration = Duration::from_secs(6);
+
+/// Wait for the lock of a set-up whose program was killed; its server notices within a second.
+pub const SETUP_ALONE: Duration = Duration::from_secs(4);
+
+/// Wait for the API's answer to which master is active; it answers in a millisecond or not at all.
+pub const API_ASK: Duration = Duration::from_millis(1_000);
+
+/// Of that answer, how much is read, in bytes. The answer itself is under 300.
+pub const API_ANSWER_MAX_BYTES: usize = 16 * 1024;
+
+/// Rows looked for on the other master at once: a few hundred kilobytes of JSON.
+pub const REJOIN_PAGE_ROWS: usize = 5_000;
+
+/// Wait for an apply worker that was told to stop, and for a walsender whose reader is gone. A sender
+/// to a peer that vanished ends itself after wal_sender_timeout, which is 5 s.
+pub const WORKER_END: Duration = Duration::from_secs(15);
+
+/// Time between two lines about the copying.
+pub const COPY_TELL: Duration = Duration::from_millis(1_000);
+
+/// Copying in which nothing moves for this long has failed. The longest silence of a good one is a
+/// large index being written through a slow disk.
+pub const COPY_STALL: Duration = Duration::from_secs(60);
+
+/// Failures of the copying before it is given up; PostgreSQL itself would try for ever.
+pub const COPY_FAILURES_MAX: i64 = 5;
+
+/// Of the WAL that a slot may keep, the part below which it is an alarm, in percent. With the 4 GB of
+/// sql/master.conf that is the last gigabyte: some minutes of a bulk load.
+pub const SLOT_ALARM_PERCENT: u64 = 25;
+
 // --- comparing the masters --------------------------------------------------------------------
 
 /// One statement of a comparison, with the time to connect. Chunks are cut so that they take a
@@ -365,6 +401,7 @@ const _: () = assert!(
 );
 const _: () = assert!(SILENCE_DEADLINE_MS > SUSPECT_AFTER_MS);
 const _: () = assert!(REQUEST_DEADLINE_MS > 2 * SILENCE_DEADLINE_MS + HANDOVER_DEADLINE_MS);
+const _: () = assert!(REJOIN_ASK.as_millis() > SETUP_CONNECT.as_millis());
 const _: () = assert!(STATEMENT_TIMEOUT_MS > REQUEST_DEADLINE_MS);
 const _: () = assert!(
     HTTP_WORKERS > 2 * POOL_SIZE,

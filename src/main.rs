@@ -74,6 +74,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Replication(Replication::Status { json }) => {
             replication::report_status(&config, json)
         }
+        Subcommands::Rejoin { node, yes, json } => {
+            replication::rejoin::report(&config, node.id(), yes, json)
+        }
         Subcommands::Compare(wanted) => replication::compare::report(&config, &wanted),
         Subcommands::Conflicts { json, limit } => conflicts::report(&config, limit as usize, json),
         Subcommands::Completions { .. } | Subcommands::Table { .. } => Ok(ExitCode::SUCCESS),

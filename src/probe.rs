@@ -34,6 +34,7 @@ pub fn start(
 ) -> std::io::Result<()> {
     vital::spawn(format!("probe-{node}"), move || {
         let mut client = None;
+        let mut told = None;
         let mut upkeep = Upkeep::default();
         loop {
             let asked_ms = board.now_ms();
@@ -51,6 +52,9 @@ pub fn start(
                 Err(Silent::Refused(cause)) => (Some(Event::Refused { node, cause }), None),
                 Err(Silent::Unclear(cause)) => (Some(Event::Doubted { node, cause }), None),
             };
+            if let Some(seen) = &details {
+                tell_alarm(node, seen.slot_alarm(), &mut told);
+            }
             board.set_details(node, details);
             event.into_iter().for_each(|event| supervisor.report(event));
             select! {
@@ -59,6 +63,16 @@ pub fn start(
             }
         }
     })
+}
+
+/// Logs what has become an alarm, or is none any more, once.
+fn tell_alarm(node: NodeId, alarm: Option<String>, told: &mut Option<String>) {
+    match &alarm {
+        same if same == told => return,
+        Some(alarm) => log::warn!("ALARM: {node}: {alarm}"),
+        None => log::info!("{node}: no alarm any more"),
+    }
+    *told = alarm;
 }
 
 /// What a probe does beside asking, on the connection that it has. The answer has been reported by

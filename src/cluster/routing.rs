@@ -33,7 +33,11 @@ impl Cluster {
             NodeId::BOTH
                 .into_iter()
                 .filter(|id| waiting(id) && whole(id))
-                .min_by_key(|id| self.bytes_behind(*id))
+                // A new server in the place of one that was lost has no link, and its peer has one.
+                .min_by_key(|id| {
+                    let linked = self.facts(*id).map(|facts| facts.link) == Some(Link::Ready);
+                    (!linked, self.bytes_behind(*id))
+                })
         } else {
             None
         };

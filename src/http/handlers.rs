@@ -137,9 +137,9 @@ pub fn status(app: &App, req: &Req) -> Handled {
         },
         "role": role(&view.role),
         "paused_until": view.paused_until_ms.map(|until| at(now_ms, until)),
-        "alarms": alarms(app),
         "conflicts": conflicts(app),
         "masters": masters,
+        "alarms": alarms(app),
         "redis": app.history.redis(),
         "api": {
             "address": format!("{}:{}", config.bind, config.port),

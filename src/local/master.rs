@@ -145,7 +145,13 @@ impl Master {
         let main = new.join("postgresql.conf");
         let text = fs::read_to_string(&main)?;
         fs::write(&main, format!("{text}\ninclude = 'imdb-ha.conf'\n"))?;
-        fs::rename(&new, &self.data).with_context(|| format!("make {}", self.data.display()))
+        // An empty folder of that name is replaced; one with something in it is somebody's, and stays.
+        fs::rename(&new, &self.data).with_context(|| {
+            format!(
+                "make {}; if it is there and holds no data folder, move it away",
+                self.data.display()
+            )
+        })
     }
 
     /// Writes the settings that depend on this start.

@@ -13,11 +13,13 @@ use crate::cluster::NodeId;
 use crate::config::{self, Config, Values};
 use crate::limits;
 use crate::output;
+use crate::replication::setup::NeedsRejoin;
 use anyhow::{Context, bail};
-use layout::{Layout, Owner, Programs, State};
+use layout::{Layout, Owner, Ports, Programs, State};
 use master::{DATABASE, Holder, Master, ServerState};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
+use services::say;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -57,9 +59,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
             master.stop()
         }),
         Local::Start(on) => on_master(config, on, "started", &[Up], |master, state| {
-            let programs = Programs::find(config.pg_bin.as_deref(), &master.data)?;
-            let port = state.ports.masters[master.node.index()];
-            master.start(&programs, port, &|| false)
+            start(config, master, state)
         }),
         Local::Kill(on) => on_master(config, on, "killed", &[Down], |master, _| {
             require(master, &[Up, Starting, Frozen])?;
@@ -79,6 +79,66 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
             Ok(())
         }),
     }
+}
+
+/// Starts one master. If its data folder is gone, a new and empty one takes its place, as a new disk would.
+fn start(config: &Config, master: &Master, state: &State) -> anyhow::Result<()> {
+    let node = master.node;
+    let port = state.ports.masters[node.index()];
+    let new = !master.exists();
+    // A new one is run by the version that runs its peer.
+    let made_by = match new {
+        true => Layout::of(config)?.master(node.peer()),
+        false => master.data.clone(),
+    };
+    let programs = Programs::find(config.pg_bin.as_deref(), &made_by)?;
+    if new {
+        say(&format!(
+            "{node} has lost its data: making a new, empty folder {}",
+            master.data.display()
+        ));
+        master.create(&programs, true, &|| false)?;
+    }
+    master.start(&programs, port, &|| false)?;
+    if new {
+        services::make_database(node, port)?;
+        say(&format!(
+            "{node} is empty and serves nothing; rebuild it from {}:\n  {}",
+            node.peer(),
+            rejoin_command(config, node, state)?
+        ));
+    }
+    Ok(())
+}
+
+/// Says which master must be rebuilt, and how.
+fn tell_need(config: &Config, need: &NeedsRejoin, state: &State) -> anyhow::Result<()> {
+    for (node, why) in &need.masters {
+        let command = rejoin_command(config, *node, state)?;
+        say(&format!(
+            "ALARM: {why}. {} serves alone; rebuild {node} from it:\n  {command}",
+            node.peer()
+        ));
+    }
+    if need.masters.len() > 1 {
+        say("both have lost something: rebuild the one whose rows you can do without");
+    }
+    Ok(())
+}
+
+/// How to call `imdb-ha rejoin` for this cluster, which may have other ports than the usual ones.
+fn rejoin_command(config: &Config, node: NodeId, state: &State) -> anyhow::Result<String> {
+    let Ports { api, masters, .. } = state.ports;
+    let usual = ports::wanted(config.port);
+    if (api, masters) == (usual.api, usual.masters) {
+        return Ok(format!("imdb-ha rejoin {node}"));
+    }
+    let [first, second] = masters;
+    Ok(format!(
+        "MASTER1_URL={} MASTER2_URL={} PORT={api} imdb-ha rejoin {node}",
+        Master::url(first, DATABASE)?.reveal(),
+        Master::url(second, DATABASE)?.reveal()
+    ))
 }
 
 /// Does something to one master of the running cluster, sees that it is in one of the states `then`,

@@ -179,14 +179,7 @@ impl Up<'_> {
         self.check_interrupted()?;
         started?;
         let joined = self.joined_config(ports)?;
-        let of_setup = joined.clone();
-        self.unless_interrupted(move || {
-            for line in setup::run(&of_setup)? {
-                say(&format!("replication: {line}"));
-            }
-            setup::wait_until_streaming(&of_setup, limits::SERVER_START)
-        })?;
-        say("replication: both directions are streaming");
+        self.join(&joined, &state)?;
 
         claim.release(ports.redis);
         let (child, process) = start_redis(&self.layout, owner, ports.redis)?;
@@ -212,6 +205,26 @@ impl Up<'_> {
         };
         output::print(told);
         Ok(state)
+    }
+
+    /// Joins the masters. If one of them must be rebuilt first, the other serves alone, and a person
+    /// decides: rebuilding throws away what is left on the one.
+    fn join(&self, joined: &Config, state: &State) -> anyhow::Result<()> {
+        let of_setup = joined.clone();
+        let outcome = self.unless_interrupted(move || {
+            for line in setup::run(&of_setup)? {
+                say(&format!("replication: {line}"));
+            }
+            setup::wait_until_streaming(&of_setup, limits::SERVER_START)
+        });
+        let Err(error) = outcome else {
+            say("replication: both directions are streaming");
+            return Ok(());
+        };
+        match error.downcast_ref::<setup::NeedsRejoin>() {
+            Some(need) => super::tell_need(self.config, need, state),
+            None => Err(error),
+        }
     }
 
     /// Whether the end was asked for. The word stays where it is, for everyone who asks.
@@ -256,11 +269,19 @@ impl Up<'_> {
     ) -> anyhow::Result<()> {
         let durable = !self.options.ephemeral;
         let give_up = || self.is_interrupted();
+        let there = NodeId::BOTH.map(|node| Master::new(&self.layout, node, owner).exists());
         let start = |node: NodeId| -> anyhow::Result<()> {
             let master = Master::new(&self.layout, node, owner);
             let programs = &programs[node.index()];
             if !master.exists() {
-                say(&format!("{node}: making {}", master.data.display()));
+                let peer = node.peer();
+                say(&match there[peer.index()] {
+                    true => format!(
+                        "{node}: {} is missing or empty, while {peer} has data; making it anew",
+                        master.data.display()
+                    ),
+                    false => format!("{node}: making {}", master.data.display()),
+                });
                 master.create(programs, durable, &give_up)?;
             }
             let port = claim.ports.masters[node.index()];

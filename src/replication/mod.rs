@@ -3,6 +3,8 @@
 pub mod apply;
 pub mod compare;
 mod plan;
+mod reach;
+pub mod rejoin;
 pub mod setup;
 pub mod status;
 
@@ -85,7 +87,9 @@ fn as_json(seen: &[Seen; 2], well: bool) -> Value {
         .into_iter()
         .map(|node| {
             let of_node = match &seen[node.index()] {
-                Ok(seen) => json!({ "replication": seen, "troubles": seen.troubles() }),
+                Ok(seen) => {
+                    json!({ "replication": seen, "troubles": seen.troubles(), "alarms": seen.alarms() })
+                }
                 Err(error) => json!({ "troubles": [error] }),
             };
             (node.name().to_string(), of_node)
@@ -133,6 +137,9 @@ fn as_text(node: NodeId, config: &Config, seen: &Seen) -> String {
     ));
     if let Some(conflicts) = seen.conflicts {
         text.push_str(&format!("  conflicts    {conflicts} in its log\n"));
+    }
+    for alarm in seen.alarms() {
+        text.push_str(&format!("  ALARM        {alarm}\n"));
     }
     for trouble in seen.troubles() {
         text.push_str(&format!("  PROBLEM      {trouble}\n"));

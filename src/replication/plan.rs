@@ -17,6 +17,12 @@ pub(super) struct Found {
     pub subscription: Option<Subscription>,
     /// On the publisher: nothing, or whether somebody reads from it.
     pub slot_active: Option<bool>,
+    /// The slot is there by name only: WAL that it needs is gone.
+    pub slot_lost: bool,
+    /// Tables of the subscription whose rows are still being copied.
+    pub copying: i64,
+    /// The subscriber carries the mark of a rejoin that has not ended.
+    pub unfinished: bool,
     /// On the publisher: the tables that it publishes, in order.
     pub published: Vec<String>,
 }
@@ -35,7 +41,11 @@ pub(super) struct Subscription {
 /// One change to a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    Create { create_slot: bool },
+    Create {
+        create_slot: bool,
+    },
+    /// Like [`Step::Create`] with a new slot, and every row of the publisher is copied first.
+    CreateWithRows,
     AttachSlot,
     SetConnection,
     SetOptions,
@@ -51,6 +61,9 @@ impl Step {
             Step::Create { create_slot: true } => format!("created, with slot {slot} on {from}"),
             Step::Create { create_slot: false } => {
                 format!("created, on the slot {slot} that was there on {from}")
+            }
+            Step::CreateWithRows => {
+                format!("created, with slot {slot} on {from}; copying all its rows")
             }
             Step::AttachSlot => format!("attached to slot {slot} on {from}"),
             Step::SetConnection => format!("got the new address or password of {from}"),
@@ -77,11 +90,7 @@ pub(super) fn plan(link: Link, found: &Found, connection: &str) -> Result<Vec<St
         };
     };
     if found.slot_active.is_none() {
-        return Err(format!(
-            "subscription {subscription} on {} has lost its slot {slot} on {}: changes are missing \
-             that a new slot would not bring back, so {} must be rebuilt from {}",
-            link.to, link.from, link.to, link.from
-        ));
+        return Err(format!("{}; {}", lost_slot(link), hint(link.to)));
     }
     let mut steps = Vec::new();
     match existing.slot.as_deref() {
@@ -110,18 +119,98 @@ pub(super) fn plan(link: Link, found: &Found, connection: &str) -> Result<Vec<St
     Ok(steps)
 }
 
+/// One or both masters must be rebuilt before the two can be joined. Whoever can go on with one master,
+/// as `local up` does, finds it in the error of the set-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeedsRejoin {
+    pub masters: Vec<(NodeId, String)>,
+}
+
+impl std::fmt::Display for NeedsRejoin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lines = self
+            .masters
+            .iter()
+            .map(|(node, why)| format!("{why}; {}", hint(*node)));
+        f.write_str(&lines.collect::<Vec<String>>().join("; or, "))
+    }
+}
+
+impl std::error::Error for NeedsRejoin {}
+
+fn hint(node: NodeId) -> String {
+    format!(
+        "{node} must be rebuilt from {}: `imdb-ha rejoin {node}` does it",
+        node.peer()
+    )
+}
+
+fn lost_slot(link: Link) -> String {
+    format!(
+        "subscription {} on {} has lost its slot {} on {}, and a new slot would not bring back what was in it",
+        link.to.subscription(),
+        link.to,
+        link.from.slot(),
+        link.from
+    )
+}
+
+/// Which masters lack changes that no set-up brings back. `found` has the direction away from each
+/// master, in the order of [`NodeId::BOTH`].
+pub(super) fn in_need(found: &[Found; 2]) -> Option<NeedsRejoin> {
+    let way_in = |node: NodeId| &found[node.peer().index()];
+    let way_out = |node: NodeId| &found[node.index()];
+    // A new, empty server in the place of one that its peer knows.
+    let bare = |node: NodeId| {
+        way_in(node).subscription.is_none()
+            && way_out(node).slot_active.is_none()
+            && way_out(node).subscription.is_some()
+    };
+    let why = |node: NodeId| {
+        let link = Link {
+            from: node.peer(),
+            to: node,
+        };
+        let known = way_in(node).subscription.is_some();
+        let complete = known && way_in(node).copying == 0;
+        if way_in(node).unfinished && !complete {
+            Some(format!("a rejoin of {node} has not ended"))
+        } else if bare(node) {
+            Some(format!(
+                "{node} has lost its data: it knows nothing of {}, which was joined to it",
+                node.peer()
+            ))
+        } else if bare(node.peer()) {
+            None
+        } else if known && (way_in(node).slot_active.is_none() || way_in(node).slot_lost) {
+            Some(lost_slot(link))
+        } else {
+            None
+        }
+    };
+    let masters: Vec<(NodeId, String)> = NodeId::BOTH
+        .into_iter()
+        .filter_map(|node| Some((node, why(node)?)))
+        .collect();
+    (!masters.is_empty()).then_some(NeedsRejoin { masters })
+}
+
 /// The statement of a step. `synchronous_commit = local` makes the apply worker confirm what is on
 /// disk; with the default `off` a synchronous master would wait 220 ms for each commit (measured).
 pub(super) fn statement(step: Step, link: Link, connection: &str) -> String {
     let name = link.to.subscription();
     let slot = link.from.slot();
     let connection = literal(connection);
-    match step {
-        Step::Create { create_slot } => format!(
+    let create = |create_slot: bool, copy_data: bool| {
+        format!(
             "CREATE SUBSCRIPTION {name} CONNECTION {connection} PUBLICATION {PUBLICATION} \
-             WITH (create_slot = {create_slot}, slot_name = '{slot}', copy_data = false, \
+             WITH (create_slot = {create_slot}, slot_name = '{slot}', copy_data = {copy_data}, \
              origin = none, synchronous_commit = 'local')"
-        ),
+        )
+    };
+    match step {
+        Step::Create { create_slot } => create(create_slot, false),
+        Step::CreateWithRows => create(true, true),
         Step::AttachSlot => format!("ALTER SUBSCRIPTION {name} SET (slot_name = '{slot}')"),
         Step::SetConnection => format!("ALTER SUBSCRIPTION {name} CONNECTION {connection}"),
         Step::SetOptions => {
@@ -163,8 +252,24 @@ mod tests {
                 tables: vec!["public.generos".to_string()],
             }),
             slot_active: Some(true),
+            slot_lost: false,
+            copying: 0,
+            unfinished: false,
             published: vec!["public.generos".to_string()],
         }
+    }
+
+    fn bare() -> Found {
+        Found {
+            subscription: None,
+            slot_active: None,
+            ..healthy()
+        }
+    }
+
+    fn who(found: [Found; 2]) -> Vec<NodeId> {
+        let masters = in_need(&found).map_or(vec![], |need| need.masters);
+        masters.into_iter().map(|(node, _)| node).collect()
     }
 
     fn changed(change: impl FnOnce(&mut Subscription)) -> Found {
@@ -180,28 +285,21 @@ mod tests {
 
     #[test]
     fn a_missing_link_is_made_with_the_slot_that_is_there() {
-        let none = Found {
-            subscription: None,
-            slot_active: None,
-            ..healthy()
-        };
         assert_eq!(
-            plan(LINK, &none, ""),
+            plan(LINK, &bare(), ""),
             Ok(vec![Step::Create { create_slot: true }])
         );
         let interrupted = Found {
-            subscription: None,
             slot_active: Some(false),
-            ..healthy()
+            ..bare()
         };
         assert_eq!(
             plan(LINK, &interrupted, ""),
             Ok(vec![Step::Create { create_slot: false }])
         );
         let strangers = Found {
-            subscription: None,
             slot_active: Some(true),
-            ..healthy()
+            ..bare()
         };
         assert!(plan(LINK, &strangers, "").is_err());
     }
@@ -214,6 +312,50 @@ mod tests {
         };
         let reason = plan(LINK, &lost, "host=a").expect_err("a person must decide");
         assert!(reason.contains("must be rebuilt"), "{reason}");
+    }
+
+    #[test]
+    fn the_master_that_lost_something_is_the_one_to_rebuild() {
+        use NodeId::{Master1, Master2};
+        assert_eq!(who([healthy(), healthy()]), []);
+        // Both as new as each other: a first set-up.
+        assert_eq!(who([bare(), bare()]), []);
+        // master2 is a new server. Its slot is gone, and master1 must not be taken for the one that lost.
+        let kept_slot = Found {
+            subscription: None,
+            slot_active: Some(false),
+            ..healthy()
+        };
+        let lost_slot = Found {
+            slot_active: None,
+            ..healthy()
+        };
+        assert_eq!(who([kept_slot, lost_slot.clone()]), [Master2]);
+        assert_eq!(who([bare(), lost_slot.clone()]), [Master2]);
+        // master2 was away for too long.
+        let outdated = Found {
+            slot_lost: true,
+            slot_active: Some(false),
+            ..healthy()
+        };
+        assert_eq!(who([outdated, healthy()]), [Master2]);
+        assert_eq!(who([lost_slot.clone(), lost_slot]), [Master1, Master2]);
+    }
+
+    #[test]
+    fn a_rejoin_that_was_interrupted_is_one_to_repeat() {
+        let marked = |found: Found| Found {
+            unfinished: true,
+            ..found
+        };
+        assert_eq!(who([marked(bare()), bare()]), [NodeId::Master2]);
+        let copying = Found {
+            copying: 1,
+            ..marked(healthy())
+        };
+        assert_eq!(who([copying, healthy()]), [NodeId::Master2]);
+        // Everything is there; only the last words were not said.
+        assert_eq!(who([marked(healthy()), healthy()]), []);
     }
 
     #[test]

@@ -3,56 +3,20 @@
 //! about it is decided by [`plan`], and only what is missing is made. A slot that is gone is never
 //! made anew, because what it held is lost and nobody would notice.
 
-use super::plan::{Found, Link, Step, Subscription, literal, plan, statement};
+pub use super::plan::NeedsRejoin;
+use super::plan::{Found, Link, Step, Subscription, in_need, literal, plan, statement};
+pub use super::reach::Reach;
+use super::reach::begin;
 use crate::cluster::NodeId;
 use crate::config::{Config, PeerAddress};
 use crate::limits;
-use crate::pg::{self, Session, Sessions};
-use anyhow::{Context, bail};
+use crate::pg;
+use anyhow::bail;
 use postgres::error::SqlState;
 use std::time::{Duration, Instant};
 
 pub(super) const PUBLICATION: &str = "pub_imdb";
 const ROLE: &str = "replicator";
-
-/// Sessions for the set-up: one per master.
-pub struct Reach {
-    sessions: [Sessions; 2],
-}
-
-impl Reach {
-    /// Prepares to reach both masters; connects to neither yet.
-    ///
-    /// # Errors
-    /// When a thread cannot be started.
-    pub fn new(config: &Config) -> anyhow::Result<Reach> {
-        let open = |node: NodeId| -> anyhow::Result<Sessions> {
-            let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?;
-            Ok(Sessions::start_patient(
-                node,
-                pg::without_waiting(settings),
-            )?)
-        };
-        Ok(Reach {
-            sessions: [open(NodeId::Master1)?, open(NodeId::Master2)?],
-        })
-    }
-
-    /// Runs `work` on one master, within [`limits::SETUP_CALL`].
-    ///
-    /// # Errors
-    /// What was being done, on which master, and the whole cause.
-    pub fn run<T: Send + 'static>(
-        &self,
-        node: NodeId,
-        doing: &str,
-        work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
-    ) -> anyhow::Result<T> {
-        self.sessions[node.index()]
-            .run(limits::SETUP_CALL, work)
-            .with_context(|| format!("{doing} on {node}"))
-    }
-}
 
 /// Sets the replication up and returns what was done, a line each; no line means that nothing was
 /// missing.
@@ -73,10 +37,13 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
         from,
         to: from.peer(),
     });
+    let found = [look(&reach, links[0])?, look(&reach, links[1])?];
+    if let Some(need) = in_need(&found) {
+        return Err(need.into());
+    }
     let mut plans = Vec::new();
-    for link in links {
+    for (link, found) in links.into_iter().zip(found) {
         let connection = connection_string(config, link.from);
-        let found = look(&reach, link)?;
         let steps = plan(link, &found, &connection).map_err(anyhow::Error::msg)?;
         plans.push((link, connection, steps));
     }
@@ -144,7 +111,7 @@ pub fn wait_until_streaming(config: &Config, patience: Duration) -> anyhow::Resu
 
 /// What this master's own changes tell its peer. Last, because from here on they name tables which an
 /// older set-up of the peer did not have, and at which its apply worker would stop.
-fn tell_the_peer(reach: &Reach, node: NodeId) -> anyhow::Result<()> {
+pub(super) fn tell_the_peer(reach: &Reach, node: NodeId) -> anyhow::Result<()> {
     reach.run(node, "make the triggers of its own changes", |session| {
         let mut transaction = session.client().transaction()?;
         transaction.batch_execute(include_str!("../../sql/changes.sql"))?;
@@ -153,44 +120,37 @@ fn tell_the_peer(reach: &Reach, node: NodeId) -> anyhow::Result<()> {
 }
 
 /// Everything on one master that its peer is not needed for: schema, role, grants.
-fn prepare(
+pub(super) fn prepare(
     reach: &Reach,
     config: &Config,
     node: NodeId,
     done: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    let alone = reach.run(node, "begin the set-up", |session| {
-        // A failing statement is logged by the server with its text, and ours hold passwords.
-        session.client().batch_execute(
-            "SET log_statement = 'none'; SET log_min_error_statement = 'panic'; \
-             SET log_min_duration_statement = -1; SET client_min_messages = 'warning'",
-        )?;
+    let deadline = Instant::now() + limits::SETUP_ALONE;
+    while !reach.run(node, "begin the set-up", begin)? {
+        if Instant::now() >= deadline {
+            bail!("another set-up is running on {node}; try again when it has ended");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (version, level) = reach.run(node, "ask for its settings", |session| {
         let row = session.client().query_one(
-            "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('imdb_ha.setup')), \
-             pg_catalog.current_setting('server_version_num')::int, \
+            "SELECT pg_catalog.current_setting('server_version_num')::int, \
              pg_catalog.current_setting('wal_level')",
             &[],
         )?;
-        Ok((
-            row.try_get::<_, bool>(0)?,
-            row.try_get::<_, i32>(1)?,
-            row.try_get::<_, String>(2)?,
-        ))
+        Ok((row.try_get::<_, i32>(0)?, row.try_get::<_, String>(1)?))
     })?;
-    match alone {
-        (false, ..) => bail!("another set-up is running on {node}; try again when it has ended"),
-        (_, version, _) if version < 160_000 => {
-            bail!(
-                "{node} is PostgreSQL {}; origin = none needs 16 or newer",
-                version / 10_000
-            )
-        }
-        (.., level) if level != "logical" => {
-            bail!(
-                "{node} has wal_level = {level}; set it to logical (see sql/master.conf) and restart it"
-            )
-        }
-        _ => {}
+    if version < 160_000 {
+        bail!(
+            "{node} is PostgreSQL {}; origin = none needs 16 or newer",
+            version / 10_000
+        );
+    }
+    if level != "logical" {
+        bail!(
+            "{node} has wal_level = {level}; set it to logical (see sql/master.conf) and restart it"
+        );
     }
     apply_schema(reach, node, done)?;
     make_role(reach, config, node, done)
@@ -233,7 +193,7 @@ fn apply_schema(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::
 
 /// Lets the role read, and publishes the tables that both masters hold. A publication of an earlier
 /// version is replaced within one transaction, which a walsender that is reading does not notice.
-fn publish(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::Result<()> {
+pub(super) fn publish(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::Result<()> {
     let did = reach.run(node, "grant and publish", |session| {
         session
             .client()
@@ -319,34 +279,45 @@ fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
     }
 }
 
-fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
-    let subscription = reach.run(link.to, "look at the subscription", move |session| {
-        let row = session.client().query_opt(
-            include_str!("../../sql/link.sql"),
-            &[&link.to.subscription()],
-        )?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(Subscription {
-            enabled: row.try_get("enabled")?,
-            slot: row.try_get("slot")?,
-            origin: row.try_get("origin")?,
-            synchronous_commit: row.try_get("synchronous_commit")?,
-            connection: row.try_get("connection")?,
-            tables: row.try_get("tables")?,
-        }))
-    })?;
-    let (slot_active, published) = reach.run(link.from, "look at the slot", move |session| {
+pub(super) fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
+    let (subscription, copying, unfinished) =
+        reach.run(link.to, "look at the subscription", move |session| {
+            let row = session.client().query_one(
+                include_str!("../../sql/link.sql"),
+                &[&link.to.subscription(), &super::rejoin::MARK],
+            )?;
+            let subscription = match row.try_get("enabled")? {
+                None => None,
+                Some(enabled) => Some(Subscription {
+                    enabled,
+                    slot: row.try_get("slot")?,
+                    origin: row.try_get("origin")?,
+                    synchronous_commit: row.try_get("synchronous_commit")?,
+                    connection: row.try_get("connection")?,
+                    tables: row.try_get("tables")?,
+                }),
+            };
+            Ok((
+                subscription,
+                row.try_get("copying")?,
+                row.try_get("unfinished")?,
+            ))
+        })?;
+    let (slot, published) = reach.run(link.from, "look at the slot", move |session| {
         let tables = session.client().query_one(
             "SELECT ARRAY(SELECT schemaname || '.' || tablename \
              FROM pg_catalog.pg_publication_tables WHERE pubname = $1 ORDER BY 1)",
             &[&PUBLICATION],
         )?;
         let row = session.client().query_opt(
-            "SELECT active FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+            "SELECT active, coalesce(wal_status = 'lost', false) \
+             FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
             &[&link.from.slot()],
         )?;
-        let slot_active = row.map(|row| row.try_get(0)).transpose()?;
-        Ok((slot_active, tables.try_get(0)?))
+        let slot: Option<(bool, bool)> = row
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .transpose()?;
+        Ok((slot, tables.try_get(0)?))
     })?;
     // Each server has sorted by its own collation.
     let sorted = |mut tables: Vec<String>| {
@@ -360,8 +331,11 @@ fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
     let published = sorted(published);
     Ok(Found {
         subscription,
-        slot_active,
+        slot_active: slot.map(|(active, _)| active),
+        slot_lost: slot.is_some_and(|(_, lost)| lost),
         published,
+        copying,
+        unfinished,
     })
 }
 
@@ -384,7 +358,7 @@ fn wait_until_equal(reach: &Reach, patience: Duration) -> anyhow::Result<()> {
         if Instant::now() >= deadline {
             bail!(
                 "generos differs ({} rows on master1, {} on master2) and joining the masters copies \
-                 nothing; make the two equal first, for instance with pg_dump --data-only",
+                 nothing; `imdb-ha rejoin NODE` makes one anew from the other",
                 first.0,
                 second.0
             );
@@ -394,7 +368,7 @@ fn wait_until_equal(reach: &Reach, patience: Duration) -> anyhow::Result<()> {
 }
 
 /// How the subscriber reaches `from`, as a libpq connection string.
-fn connection_string(config: &Config, from: NodeId) -> String {
+pub(super) fn connection_string(config: &Config, from: NodeId) -> String {
     let PeerAddress { host, port } = &config.peer_addresses[from.index()];
     let database = config.master(from).database();
     let pairs = [

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Facts, Link, NodeId, WaitsFor};
 use crate::limits;
-use postgres::Client;
+use postgres::{Client, Row};
 use serde::Serialize;
 
 /// The replication as one master sees it: the way out to its peer, and the way in from it.
@@ -30,6 +30,12 @@ pub struct WayOut {
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: Option<String>,
     pub restart_lsn: Option<u64>,
+    /// WAL that is kept for the peer, from the oldest piece that it may still ask for.
+    pub kept_bytes: Option<u64>,
+    /// WAL that may be written before the slot is lost, if nobody reads from it; nothing without a bound.
+    pub safe_bytes: Option<u64>,
+    /// The bound on what is kept, `max_slot_wal_keep_size`; nothing when there is none.
+    pub keep_max_bytes: Option<u64>,
     pub confirmed_lsn: Option<u64>,
     /// `streaming` when all is well.
     pub state: Option<String>,
@@ -65,6 +71,8 @@ pub struct WayIn {
     pub heard_ms_ago: Option<u64>,
     /// Errors that stopped the apply worker since the statistics were reset.
     pub apply_errors: u64,
+    /// A rejoin has begun to rebuild this master and has not ended.
+    pub rejoining: bool,
 }
 
 /// The `synchronous_standby_names` with which the commits of `node` wait for its peer. PostgreSQL knows
@@ -82,26 +90,38 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         include_str!("../../sql/replication_status.sql"),
         &[&node.subscription(), &node.slot()],
     )?;
-    let position = |name: &str| -> Result<Option<u64>, postgres::Error> {
-        Ok(row
-            .try_get::<_, Option<i64>>(name)?
-            .map(|value| value.max(0) as u64))
-    };
-    let names: String = row.try_get("standby_names")?;
-    let waits_for = match names.as_str() {
-        "" => WaitsFor::Nobody,
-        names if names == standby_names(node) => WaitsFor::Peer,
-        _ => WaitsFor::Other,
-    };
-    let wal_lsn = position("wal_lsn")?.unwrap_or(0);
-    let confirmed_lsn = position("slot_confirmed_lsn")?;
-    let lag_bytes = confirmed_lsn.map(|confirmed| wal_lsn.saturating_sub(confirmed));
     // Asked by itself, since a query that names the table fails where it is missing; and a figure that
     // cannot be read is no reason to think the master dead.
     let conflicts = match row.try_get("conflict_log")? {
         true => count_conflicts(client).ok(),
         false => None,
     };
+    let wal_lsn = position(&row, "wal_lsn")?.unwrap_or(0);
+    Ok(NodeReplication {
+        wal_lsn,
+        publication: row.try_get("publication")?,
+        out: way_out(&row, node, wal_lsn)?,
+        way_in: way_in(&row, node)?,
+        conflicts,
+    })
+}
+
+fn position(row: &Row, name: &str) -> Result<Option<u64>, postgres::Error> {
+    let value: Option<i64> = row.try_get(name)?;
+    Ok(value.map(|value| value.max(0) as u64))
+}
+
+fn way_out(row: &Row, node: NodeId, wal_lsn: u64) -> Result<WayOut, postgres::Error> {
+    let position = |name: &str| position(row, name);
+    let names: String = row.try_get("standby_names")?;
+    let waits_for = match names.as_str() {
+        "" => WaitsFor::Nobody,
+        names if names == standby_names(node) => WaitsFor::Peer,
+        _ => WaitsFor::Other,
+    };
+    let confirmed_lsn = position("slot_confirmed_lsn")?;
+    let lag_bytes = confirmed_lsn.map(|confirmed| wal_lsn.saturating_sub(confirmed));
+    let restart_lsn = position("slot_restart_lsn")?;
     let state: Option<String> = row.try_get("sender_state")?;
     let lag_ms = match (
         position("sender_replay_lag_ms")?,
@@ -113,42 +133,48 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         (None, Some("streaming"), Some(0)) => Some(0),
         _ => None,
     };
-    Ok(NodeReplication {
-        wal_lsn,
-        publication: row.try_get("publication")?,
-        out: WayOut {
-            of: node,
-            slot: node.slot(),
-            exists: row.try_get("slot")?,
-            active: row.try_get("slot_active")?,
-            wal_status: row.try_get("slot_wal_status")?,
-            restart_lsn: position("slot_restart_lsn")?,
-            confirmed_lsn,
-            state,
-            sync_state: row.try_get("sender_sync_state")?,
-            lag_bytes,
-            lag_ms,
-            waits_for,
-            longest_wait_ms: position("longest_wait_ms")?,
+    Ok(WayOut {
+        of: node,
+        slot: node.slot(),
+        exists: row.try_get("slot")?,
+        active: row.try_get("slot_active")?,
+        wal_status: row.try_get("slot_wal_status")?,
+        restart_lsn,
+        kept_bytes: restart_lsn.map(|restart| wal_lsn.saturating_sub(restart)),
+        safe_bytes: position("slot_safe_bytes")?,
+        // A negative setting is no bound, and none at all is no alarm either.
+        keep_max_bytes: position("slot_keep_bytes")?.filter(|bytes| *bytes > 0),
+        confirmed_lsn,
+        state,
+        sync_state: row.try_get("sender_sync_state")?,
+        lag_bytes,
+        lag_ms,
+        waits_for,
+        longest_wait_ms: position("longest_wait_ms")?,
+    })
+}
+
+fn way_in(row: &Row, node: NodeId) -> Result<WayIn, postgres::Error> {
+    let rejoining = row.try_get("rejoining")?;
+    Ok(WayIn {
+        subscription: node.subscription(),
+        exists: row.try_get("subscription")?,
+        enabled: row.try_get("subscription_enabled")?,
+        applying: row.try_get("applying")?,
+        link: match (row.try_get("subscription")?, row.try_get("copying")?) {
+            // It has been cleared, or is about to be: it has less to serve than one that was never joined.
+            (false, _) if rejoining => Link::Copying,
+            (false, _) => Link::Missing,
+            (true, true) => Link::Copying,
+            (true, false) => Link::Ready,
         },
-        way_in: WayIn {
-            subscription: node.subscription(),
-            exists: row.try_get("subscription")?,
-            enabled: row.try_get("subscription_enabled")?,
-            applying: row.try_get("applying")?,
-            link: match (row.try_get("subscription")?, row.try_get("copying")?) {
-                (false, _) => Link::Missing,
-                (true, true) => Link::Copying,
-                (true, false) => Link::Ready,
-            },
-            worker_age_ms: position("worker_age_ms")?,
-            subid: row.try_get("subid")?,
-            stopped: None,
-            received_lsn: position("received_lsn")?,
-            heard_ms_ago: position("heard_ms_ago")?,
-            apply_errors: position("apply_errors")?.unwrap_or(0),
-        },
-        conflicts,
+        worker_age_ms: position(row, "worker_age_ms")?,
+        subid: row.try_get("subid")?,
+        stopped: None,
+        received_lsn: position(row, "received_lsn")?,
+        heard_ms_ago: position(row, "heard_ms_ago")?,
+        apply_errors: position(row, "apply_errors")?.unwrap_or(0),
+        rejoining,
     })
 }
 
@@ -175,6 +201,7 @@ impl WayIn {
             received_lsn: None,
             heard_ms_ago: None,
             apply_errors: 0,
+            rejoining: false,
         }
     }
 }
@@ -187,7 +214,8 @@ fn count_conflicts(client: &mut Client) -> Result<i64, postgres::Error> {
 impl NodeReplication {
     /// What a person has to look at, in words.
     pub fn alarms(&self) -> Vec<String> {
-        self.way_in.stopped.iter().cloned().collect()
+        let stopped = self.way_in.stopped.iter().cloned();
+        stopped.chain(self.slot_alarm()).collect()
     }
 
     /// The part on which the cluster's decisions rest.
@@ -210,6 +238,36 @@ impl NodeReplication {
         self.out.active && self.out.state.as_deref() == Some("streaming")
     }
 
+    /// What to do before, or because, the peer cannot catch up any more. The words stay the same while
+    /// nothing changes, so that they are logged once; the figures are beside them.
+    pub fn slot_alarm(&self) -> Option<String> {
+        let (out, peer) = (&self.out, self.out.of.peer());
+        let slot = out.slot;
+        let scarce = out
+            .safe_bytes
+            .zip(out.keep_max_bytes)
+            .is_some_and(|(safe, max)| safe < max / 100 * limits::SLOT_ALARM_PERCENT);
+        match out.wal_status.as_deref() {
+            Some("lost") => Some(self.lost()),
+            Some("unreserved") => Some(format!(
+                "slot {slot} keeps more than max_slot_wal_keep_size allows and is lost at the next checkpoint \
+                 unless {peer} reads on; once it is lost, run `imdb-ha rejoin {peer}`"
+            )),
+            _ if scarce => Some(format!(
+                "less than {} % of the {} MB that slot {slot} may keep for {peer} are left; past that {peer} \
+                 cannot catch up and must be rebuilt with `imdb-ha rejoin {peer}`",
+                limits::SLOT_ALARM_PERCENT,
+                out.keep_max_bytes.unwrap_or(0) / (1024 * 1024)
+            )),
+            _ => None,
+        }
+    }
+
+    fn lost(&self) -> String {
+        let (slot, peer) = (self.out.slot, self.out.of.peer());
+        format!("slot {slot} is lost, so {peer} cannot catch up: run `imdb-ha rejoin {peer}`")
+    }
+
     /// What is wrong on this master, in words; empty when both ways work.
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
@@ -220,10 +278,7 @@ impl NodeReplication {
         if !out.exists {
             troubles.push(format!("it has no slot {}", out.slot));
         } else if out.wal_status.as_deref() == Some("lost") {
-            troubles.push(format!(
-                "slot {} is lost: its peer must be rebuilt",
-                out.slot
-            ));
+            troubles.push(self.lost());
         } else if !self.streaming() {
             troubles.push(format!("nobody is streaming from slot {}", out.slot));
         }
@@ -240,5 +295,64 @@ impl NodeReplication {
             ));
         }
         troubles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1024 * 1024;
+
+    fn seen(
+        wal_status: &str,
+        safe_bytes: Option<u64>,
+        keep_max_bytes: Option<u64>,
+    ) -> NodeReplication {
+        NodeReplication {
+            conflicts: None,
+            wal_lsn: 0,
+            publication: true,
+            out: WayOut {
+                of: NodeId::Master1,
+                slot: "slot_1_to_2",
+                exists: true,
+                active: false,
+                wal_status: Some(wal_status.to_string()),
+                restart_lsn: None,
+                kept_bytes: None,
+                safe_bytes,
+                keep_max_bytes,
+                confirmed_lsn: None,
+                state: None,
+                sync_state: None,
+                lag_bytes: None,
+                lag_ms: None,
+                waits_for: WaitsFor::Nobody,
+                longest_wait_ms: None,
+            },
+            way_in: WayIn::of(NodeId::Master1, 1),
+        }
+    }
+
+    #[test]
+    fn a_slot_that_nears_its_bound_is_an_alarm() {
+        let alarms = |status, safe, max| seen(status, safe, max).alarms();
+        assert!(alarms("reserved", Some(4096 * MB), Some(4096 * MB)).is_empty());
+        assert!(alarms("extended", Some(1024 * MB), Some(4096 * MB)).is_empty());
+        let scarce = alarms("extended", Some(1023 * MB), Some(4096 * MB));
+        assert!(scarce[0].contains("25 % of the 4096 MB"), "{scarce:?}");
+        // Without a bound nothing is lost.
+        assert!(alarms("extended", None, None).is_empty());
+    }
+
+    #[test]
+    fn a_slot_that_is_lost_names_the_cure() {
+        for status in ["unreserved", "lost"] {
+            let alarms = seen(status, Some(0), Some(64 * MB)).alarms();
+            assert_eq!(alarms.len(), 1);
+            assert!(alarms[0].contains("`imdb-ha rejoin master2`"), "{alarms:?}");
+        }
+        assert!(seen("lost", None, None).troubles()[0].contains("rejoin master2"));
     }
 }
