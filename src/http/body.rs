@@ -19,11 +19,9 @@ pub(super) fn has_unread_body(request: &Request) -> bool {
     announced > READ_AHEAD_BYTES || chunked || (announced > 0 && waits)
 }
 
-/// Whether the client means to send a body at all.
+/// Whether the client means to send a body at all. Some send none in chunks.
 pub(super) fn is_meant(request: &Request) -> bool {
-    header(request, "Content-Type").is_some()
-        || request.body_length().unwrap_or(0) > 0
-        || headers(request, "Transfer-Encoding").next().is_some()
+    header(request, "Content-Type").is_some() || request.body_length().unwrap_or(0) > 0
 }
 
 /// Whether the whole body is in memory, so that reading it waits for nobody. `Connection: upgrade` makes
