@@ -3,6 +3,7 @@
 //! very order that is to free them; and their own commits wait for nobody.
 
 use crate::cluster::NodeId;
+use crate::limits;
 use crate::pg::{Session, Sessions, explain};
 use crate::quiet::Quiet;
 use crate::replication::status::standby_names;
@@ -73,6 +74,34 @@ impl Standby {
                 log::warn!("align the sequences of {node}: {}", explain(error));
             }
             aligned.map(drop)
+        });
+    }
+
+    /// Ends an apply worker that waits in the middle of a transaction for a master that is gone: until
+    /// it notices by itself, after `wal_receiver_timeout`, the rows of that transaction are locked, and a
+    /// request that was under way wants to insert those very rows. What has arrived whole is applied
+    /// first; the rest comes again when the master is back.
+    pub fn release_apply(&self, node: NodeId) {
+        self.submit(node, "look after the apply worker", move |session| {
+            for _ in 0..limits::RELEASE_LOOKS {
+                let busy = session.query(
+                    include_str!("../sql/release_apply.sql"),
+                    &[&node.subscription()],
+                );
+                match busy {
+                    Ok(rows) if rows.is_empty() => return Ok(()),
+                    Ok(rows) if matches!(rows[0].try_get(0), Ok(Some(true))) => {
+                        log::info!("{node}: ended an apply worker in the middle of a transaction");
+                        return Ok(());
+                    }
+                    Ok(_) => std::thread::sleep(limits::RELEASE_PAUSE),
+                    Err(error) => {
+                        log::warn!("end the apply worker of {node}: {}", explain(&error));
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(())
         });
     }
 

@@ -630,3 +630,55 @@ fn a_locked_table_is_an_answer_in_time() {
     let active: Value = cluster.get("/active-node").body["active_node"].clone();
     assert_eq!(active, "master1");
 }
+
+/// A master that freezes while it sends a transaction leaves half of it applied on its peer, whose
+/// locks nobody else would release for `wal_receiver_timeout`.
+#[test]
+fn half_a_transaction_of_a_frozen_master_holds_nobody_up() {
+    let cluster = Cluster::start();
+    let id = 500_000;
+    for try_number in 0.. {
+        assert!(try_number < 5, "it was never caught in the middle");
+        let first = id + try_number * 400_000;
+        let many = format!(
+            "SET synchronous_commit = local; INSERT INTO public.generos (id_genero, genero) \
+             SELECT i, 'a medias' FROM generate_series({first}, {first} + 199999) AS i"
+        );
+        cluster
+            .sql("master1")
+            .batch_execute(&many)
+            .expect("insert many");
+        let mut second = cluster.sql("master2");
+        let mut applying = move || {
+            let worker = "SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL \
+                AND backend_type = 'logical replication apply worker'";
+            !second.query(worker, &[]).expect("look").is_empty()
+        };
+        wait_until("it is being applied", &mut applying);
+        std::thread::sleep(Duration::from_millis(100));
+        cluster.local(&["freeze", "master1"]);
+        std::thread::sleep(Duration::from_millis(400));
+        if !applying() {
+            cluster.local(&["thaw", "master1"]); // all of it had arrived
+            cluster.wait_state("master1", "up");
+            continue;
+        }
+        // Early in the transaction, so it has been applied, and nobody knows yet whether it will stay.
+        let body = format!("{{\"id_genero\": {}, \"genero\": \"a tiempo\"}}", first + 3);
+        let answer = cluster.post("/generos", &body);
+        assert_eq!(
+            (answer.status, answer.node()),
+            (201, "master2"),
+            "{answer:?}"
+        );
+        assert!(answer.took < Duration::from_millis(3_500), "{answer:?}");
+        wait_until("it is in the log", || {
+            cluster.said().contains("in the middle of a transaction")
+        });
+        cluster.local(&["thaw", "master1"]);
+        cluster.wait_state("master1", "up");
+        let compared = cluster.run(&["compare"]);
+        assert!(compared.status.success(), "{compared:?}");
+        return;
+    }
+}

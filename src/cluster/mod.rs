@@ -92,6 +92,9 @@ pub enum Effect {
         node: NodeId,
         wait: bool,
     },
+    /// After a failover to this master: end what it has applied of a transaction whose rest is on the
+    /// master that is gone, since its rows would keep others waiting.
+    ReleaseApply(NodeId),
     Record(Change),
     Answer {
         ticket: u64,

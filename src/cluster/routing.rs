@@ -69,6 +69,9 @@ impl Cluster {
                     _ => self.route_since_ms,
                 };
                 self.point_at(now, to, Route { what, why, since }, out);
+                if what == "failover" {
+                    out.push(Effect::ReleaseApply(to));
+                }
             }
             None if self.serving => {
                 let since = self.route_since_ms;

@@ -59,7 +59,7 @@ impl World {
                     );
                 }
                 Effect::ProbeNow(node) => again.push(node),
-                Effect::AlignSequences(_) => {}
+                Effect::AlignSequences(_) | Effect::ReleaseApply(_) => {}
                 Effect::WaitForPeer { node, wait } => self.told_to_wait(node, wait),
             }
         }
