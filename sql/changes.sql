@@ -50,7 +50,9 @@ END
 $$;
 
 -- A new row, or one under a new id, comes after every deletion of that id that this master knows of,
--- even when the clocks say otherwise: else the peer would refuse it. Asked after the key was taken.
+-- even when the clocks say otherwise: else the peer would refuse it. Asked after the key was taken. An insert
+-- of the API (imdb_ha.exacta) may have come late, and what was deleted may have been its own row, so it
+-- keeps its time or fails.
 CREATE OR REPLACE FUNCTION imdb_ha.adelantar() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
@@ -59,6 +61,10 @@ BEGIN
         JOIN imdb_ha.borrados AS b ON b.id_genero = n.id_genero
         WHERE (b.cuando, b.nodo) >= (n.cambiado_en, n.nodo)
     ) THEN
+        IF pg_catalog.current_setting('imdb_ha.exacta', true) = 'on' THEN
+            RAISE EXCEPTION 'un género de esta inserción se ha borrado mientras tanto'
+                USING ERRCODE = 'serialization_failure';
+        END IF;
         UPDATE public.generos AS g SET cambiado_en = b.cuando + interval '1 microsecond'
         FROM (
             SELECT id_genero, max(cuando) AS cuando FROM imdb_ha.borrados

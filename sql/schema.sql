@@ -144,17 +144,21 @@ CREATE TABLE IF NOT EXISTS imdb_ha.conflictos (
 -- The API need not be a superuser, and README asks that its role be a member of pg_monitor.
 GRANT SELECT ON imdb_ha.conflictos, imdb_ha.borrados TO pg_monitor;
 
--- Forgets deletions of more than 30 days ago. Whoever calls it knows that everything the peer wrote in
+-- Forgets deletions of more than 30 days ago, the oldest first and so many at most. Whoever calls it knows that everything the peer wrote in
 -- that time has arrived here; else an older version could come back to life.
-CREATE OR REPLACE FUNCTION imdb_ha.podar_borrados() RETURNS bigint
+DROP FUNCTION IF EXISTS imdb_ha.podar_borrados();
+CREATE OR REPLACE FUNCTION imdb_ha.podar_borrados(cuantos integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     podados bigint;
 BEGIN
-    DELETE FROM imdb_ha.borrados WHERE cuando < pg_catalog.now() - interval '30 days';
+    DELETE FROM imdb_ha.borrados WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM imdb_ha.borrados WHERE cuando < pg_catalog.now() - interval '30 days'
+        ORDER BY cuando LIMIT cuantos
+    ));
     GET DIAGNOSTICS podados = ROW_COUNT;
     RETURN podados;
 END
 $$;
-REVOKE ALL ON FUNCTION imdb_ha.podar_borrados() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION imdb_ha.podar_borrados() TO pg_monitor;
+REVOKE ALL ON FUNCTION imdb_ha.podar_borrados(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION imdb_ha.podar_borrados(integer) TO pg_monitor;

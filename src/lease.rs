@@ -19,10 +19,14 @@ use std::sync::Arc;
 /// The Redis key of the lease. Its value is what the holder decided.
 pub const KEY: &str = "imdb-ha:lease";
 
-/// Takes the lease if it is free or ours already, and returns whose it is then.
+/// Takes the lease if it is free or ours already, and returns whose it is then. Whatever else somebody
+/// put there, or what nobody renews because it has no end, is no lease.
 const CLAIM: &str = "\
-    local held = redis.call('GET', KEYS[1]) \
-    if held and cjson.decode(held).holder ~= ARGV[1] then return held end \
+    local is_text = redis.call('TYPE', KEYS[1]).ok == 'string' \
+    local held = is_text and redis.call('PTTL', KEYS[1]) >= 0 and redis.call('GET', KEYS[1]) \
+    local read, record = pcall(cjson.decode, held) \
+    local names = read and type(record) == 'table' and type(record.holder) == 'string' \
+    if names and record.holder ~= ARGV[1] then return held end \
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
     return ARGV[2]";
 

@@ -76,7 +76,7 @@ fn tell_alarm(node: NodeId, alarm: Option<String>, told: &mut Option<String>) {
 }
 
 /// What a probe does beside asking, on the connection that it has. The answer has been reported by
-/// then, so nobody waits for it.
+/// then, but the next question waits for it, so it must be short.
 #[derive(Default)]
 struct Upkeep {
     apply: ApplyWatch,
@@ -104,12 +104,14 @@ impl Upkeep {
             .pruned
             .is_none_or(|at| at.elapsed() >= limits::PRUNE_INTERVAL);
         if peer_answers && current && due && seen.conflicts.is_some() {
-            self.pruned = Some(Instant::now());
-            match client.query_one("SELECT imdb_ha.podar_borrados()", &[]) {
-                Ok(row) => log::debug!(
-                    "{node}: {:?} old deletions pruned",
-                    row.try_get::<_, i64>(0)
-                ),
+            let pruned = client
+                .query_one("SELECT imdb_ha.podar_borrados($1)", &[&limits::PRUNE_MAX])
+                .and_then(|row| row.try_get::<_, i64>(0));
+            // More of them wait for the next probe.
+            let more = matches!(pruned, Ok(count) if count >= i64::from(limits::PRUNE_MAX));
+            self.pruned = (!more).then(Instant::now);
+            match pruned {
+                Ok(count) => log::debug!("{node}: {count} old deletions pruned"),
                 Err(error) => log::warn!("prune the deletions of {node}: {}", explain(&error)),
             }
         }

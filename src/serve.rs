@@ -100,7 +100,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         let (board, supervisor) = (Arc::clone(&board), supervisor.clone());
         probe::start(
             node,
-            settings,
+            pg::for_probes(settings),
             config.probe_interval,
             woken,
             board,

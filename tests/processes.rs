@@ -182,3 +182,43 @@ fn losing_the_process_that_decides_or_redis_stops_nobody() {
     // The orphan frees what waits in vain, although it does not decide.
     assert_eq!(cluster.add("solo").status, 201);
 }
+
+/// Whatever else gets into the key, it is nobody's lease: else all would decide, or none, until a person
+/// deleted it.
+#[test]
+fn a_key_that_holds_no_lease_is_free() {
+    let cluster = Cluster::start();
+    let other = Api::start(&cluster);
+    wait_until("it follows", || other.role() == "follower");
+    let url = cluster.status["redis"].as_str().expect("redis");
+    let mut redis = redis::Client::open(url)
+        .and_then(|client| client.get_connection_with_timeout(Duration::from_secs(2)))
+        .expect("redis");
+    let gone = r#"{"holder":"gone","address":"http://x","active":"master2","serving":true}"#;
+    let values = [
+        vec!["SET", "imdb-ha:lease", "basura"],
+        vec!["SET", "imdb-ha:lease", "[1]"],
+        vec!["SET", "imdb-ha:lease", "7"],
+        vec!["SET", "imdb-ha:lease", r#"{"holder":null}"#],
+        vec!["RPUSH", "imdb-ha:lease", "x"],
+        vec!["SET", "imdb-ha:lease", gone],
+    ];
+    for value in values {
+        redis::cmd("DEL")
+            .arg("imdb-ha:lease")
+            .exec(&mut redis)
+            .expect("delete");
+        let mut command = redis::cmd(value[0]);
+        command.arg(&value[1..]).exec(&mut redis).expect("write");
+        std::thread::sleep(Duration::from_millis(700));
+        let roles = [
+            cluster.get("/status").body["role"]["name"].clone(),
+            json!(other.role()),
+        ];
+        assert!(
+            roles.contains(&json!("leader")) && roles.contains(&json!("follower")),
+            "{value:?}: {roles:?}"
+        );
+    }
+    assert_eq!(cluster.get("/active-node").body["active_node"], "master1");
+}

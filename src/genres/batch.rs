@@ -2,6 +2,7 @@
 //! its row is inserted and kept over all tries, so a row whose fate is unknown after a lost connection
 //! is sent again as the same row, and never becomes two.
 
+use super::entry::{Entry, Try};
 use super::store::{Genre, genre};
 use crate::config::UseSequence;
 use crate::dispatch::Attempt;
@@ -9,8 +10,8 @@ use crate::limits;
 use crate::pg::Session;
 use postgres::Error;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 /// What became of an insert.
@@ -21,118 +22,11 @@ pub enum Created {
     Duplicate,
     /// `USE_SEQUENCE=true`, and the table has none.
     NoSequence,
-    /// A later try took over, or nobody waited any more when it began.
+    /// A later try took over, or nobody waited any more when it began, or a row that may have been this
+    /// one was deleted.
     Superseded,
     /// No free id was found in [`limits::ID_DRAWS_MAX`] draws, or the ids are used up.
     NoFreeId,
-}
-
-/// One row to be inserted, over all its tries and batches.
-pub(super) struct Entry {
-    /// The client's choice.
-    pub chosen: Option<i32>,
-    genero: String,
-    /// The stamp of the row, the time of its request: the same at every try.
-    at: SystemTime,
-    progress: AtomicU8,
-    /// A try may have left the row somewhere. Set for good, since it may appear later still.
-    maybe: AtomicBool,
-    draw: Mutex<Draw>,
-}
-
-/// Progress of an entry. Whoever waits for it and whoever inserts it both move it on from `WAITING`,
-/// and only one of them wins.
-const WAITING: u8 = 0;
-const BEGUN: u8 = 1;
-const ABANDONED: u8 = 2;
-
-/// A try of a row: the number of the batch, and of the try within it. A later one is greater.
-type Try = (u64, u32);
-
-/// The id that was drawn for a row, and the newest try. Only the newest try may draw: an earlier one
-/// can still be sitting on a frozen master, and when that thaws it must not insert under an id of its
-/// own (seen in the first test of a freeze: one request, two rows).
-struct Draw {
-    newest: Try,
-    id: Option<i32>,
-}
-
-impl Entry {
-    pub fn new(chosen: Option<i32>, genero: String) -> Entry {
-        Entry {
-            chosen,
-            genero,
-            at: SystemTime::now(),
-            progress: AtomicU8::new(WAITING),
-            maybe: AtomicBool::new(false),
-            draw: Mutex::new(Draw {
-                newest: (0, 0),
-                id: None,
-            }),
-        }
-    }
-
-    /// Begins a try, unless nobody waits for the row any more.
-    fn begin(&self) -> bool {
-        self.progress
-            .compare_exchange(WAITING, BEGUN, Ordering::SeqCst, Ordering::SeqCst)
-            .unwrap_or_else(|now| now)
-            != ABANDONED
-    }
-
-    /// Stops waiting; no try begins after this. Returns whether one has begun, so that the outcome is
-    /// unknown.
-    pub fn abandon(&self) -> bool {
-        let before = self.progress.swap(ABANDONED, Ordering::SeqCst);
-        before == BEGUN || self.may_have_happened()
-    }
-
-    pub fn is_abandoned(&self) -> bool {
-        self.progress.load(Ordering::SeqCst) == ABANDONED
-    }
-
-    pub fn may_have_happened(&self) -> bool {
-        self.maybe.load(Ordering::SeqCst)
-    }
-
-    /// A call that held this row failed. If that is known to have changed nothing, the row waits again.
-    pub fn failed(&self, may_have_happened: bool) {
-        if may_have_happened {
-            self.maybe.store(true, Ordering::SeqCst);
-        } else if !self.may_have_happened() {
-            let _ =
-                self.progress
-                    .compare_exchange(BEGUN, WAITING, Ordering::SeqCst, Ordering::SeqCst);
-        }
-    }
-
-    /// Forgets the id that was drawn, unless the row may be there under it.
-    pub fn forget_id(&self) {
-        if !self.may_have_happened() {
-            self.draw().id = None;
-        }
-    }
-
-    /// Tells that a try is under way; returns the id that was drawn before.
-    fn enter(&self, this: Try) -> Option<i32> {
-        let mut draw = self.draw();
-        draw.newest = draw.newest.max(this);
-        draw.id
-    }
-
-    /// Settles on a drawn id, unless a later try is under way.
-    fn settle(&self, id: i32, this: Try) -> bool {
-        let mut draw = self.draw();
-        let newest = draw.newest == this;
-        if newest {
-            draw.id = Some(id);
-        }
-        newest
-    }
-
-    fn draw(&self) -> std::sync::MutexGuard<'_, Draw> {
-        self.draw.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Rows that go to a master as one statement and one commit.
@@ -152,6 +46,13 @@ struct Open<'a> {
     kept: bool,
 }
 
+impl Open<'_> {
+    /// An earlier try may have inserted it.
+    fn is_doubtful(&self, attempt: Attempt) -> bool {
+        self.kept && (attempt.may_have_happened || self.entry.may_have_happened())
+    }
+}
+
 /// Where ids come from.
 #[derive(Clone, Copy, PartialEq)]
 enum Source {
@@ -163,6 +64,7 @@ enum Source {
 const DRAW: &str = include_str!("../../sql/draw_ids.sql");
 const INSERT: &str = include_str!("../../sql/insert_genres.sql");
 const SAME: &str = include_str!("../../sql/same_genres.sql");
+const BURIED: &str = include_str!("../../sql/buried_genres.sql");
 const ALIGN: &str = include_str!("../../sql/align_sequences.sql");
 const NEXT_BY_MAX: &str = "SELECT coalesce(max(id_genero), 0)::int8 + 1 FROM public.generos";
 const LOCK: &str = "BEGIN; LOCK TABLE public.generos IN SHARE ROW EXCLUSIVE MODE";
@@ -241,24 +143,50 @@ impl Batch {
             });
         }
         let there = find_same(session, attempt, &open, &made)?;
-        let mut taken = Vec::new();
-        for mut row in open {
+        open.retain(|row| {
             let found = row.id.and_then(|id| made.get(&id).or(there.get(&id)));
-            match found {
-                Some(genre) => created[row.index] = Created::Row(genre.clone()),
+            if let Some(genre) = found {
+                created[row.index] = Created::Row(genre.clone());
+            }
+            found.is_none()
+        });
+        let again = self.sort_out(session, attempt, open, created)?;
+        if again.iter().any(|row| row.id.is_none()) && source != Source::Max {
+            // The sequence is moved past the whole neighbourhood of the taken ids at once.
+            session.query(ALIGN, &[])?;
+        }
+        Ok(again)
+    }
+
+    /// What becomes of rows that were not inserted; returns those that are tried again. One whose id has
+    /// been deleted since its request gets a later stamp, or, if the deleted row may have been this one,
+    /// an unknown outcome.
+    fn sort_out<'a>(
+        &self,
+        session: &mut Session,
+        attempt: Attempt,
+        left: Vec<Open<'a>>,
+        created: &mut [Created],
+    ) -> Result<Vec<Open<'a>>, Error> {
+        let this = (self.number, attempt.number);
+        let buried = find_buried(session, &left)?;
+        let mut again = Vec::new();
+        for mut row in left {
+            match row.id.and_then(|id| buried.get(&id)) {
+                Some(deleted) => {
+                    if !row.is_doubtful(attempt) && row.entry.postpone(*deleted, this) {
+                        again.push(row);
+                    }
+                }
                 None if row.entry.chosen.is_some() => created[row.index] = Created::Duplicate,
                 None => {
                     row.id = None;
                     row.kept = false;
-                    taken.push(row);
+                    again.push(row);
                 }
             }
         }
-        if !taken.is_empty() && source != Source::Max {
-            // The sequence is moved past the whole neighbourhood of the taken ids at once.
-            session.query(ALIGN, &[])?;
-        }
-        Ok(taken)
+        Ok(again)
     }
 
     /// The manual's detection: `USE_SEQUENCE` decides, and on `auto` the table's default does.
@@ -344,8 +272,8 @@ fn insert(session: &mut Session, open: &[Open<'_>]) -> Result<HashMap<i32, Genre
         return Ok(HashMap::new());
     }
     let ids: Vec<i32> = rows().filter_map(|row| row.id).collect();
-    let names: Vec<&str> = rows().map(|row| row.entry.genero.as_str()).collect();
-    let times: Vec<SystemTime> = rows().map(|row| row.entry.at).collect();
+    let names: Vec<&str> = rows().map(|row| row.entry.genero()).collect();
+    let times: Vec<SystemTime> = rows().map(|row| row.entry.at()).collect();
     let bound = limits::LANE_LOCK_WAIT_MS.to_string();
     let mut made = HashMap::with_capacity(ids.len());
     for row in session.query(INSERT, &[&ids, &names, &times, &bound])? {
@@ -357,7 +285,7 @@ fn insert(session: &mut Session, open: &[Open<'_>]) -> Result<HashMap<i32, Genre
         .filter(|row| row.id.is_some_and(|id| made.contains_key(&id)))
     {
         // What comes after in this try may fail, and then the row must be found again, not be made anew.
-        row.entry.maybe.store(true, Ordering::SeqCst);
+        row.entry.may_be_there();
     }
     Ok(made)
 }
@@ -371,7 +299,7 @@ fn find_same(
 ) -> Result<HashMap<i32, Genre>, Error> {
     let doubtful: Vec<(i32, &Entry)> = open
         .iter()
-        .filter(|row| row.kept && (attempt.may_have_happened || row.entry.may_have_happened()))
+        .filter(|row| row.is_doubtful(attempt))
         .filter_map(|row| Some((row.id?, row.entry)))
         .filter(|(id, _)| !made.contains_key(id))
         .collect();
@@ -379,15 +307,31 @@ fn find_same(
         return Ok(HashMap::new());
     }
     let ids: Vec<i32> = doubtful.iter().map(|(id, _)| *id).collect();
-    let names: Vec<&str> = doubtful
-        .iter()
-        .map(|(_, entry)| entry.genero.as_str())
-        .collect();
-    let times: Vec<SystemTime> = doubtful.iter().map(|(_, entry)| entry.at).collect();
+    let names: Vec<&str> = doubtful.iter().map(|(_, entry)| entry.genero()).collect();
+    let times: Vec<SystemTime> = doubtful.iter().map(|(_, entry)| entry.at()).collect();
     let mut there = HashMap::new();
     for row in session.query(SAME, &[&ids, &names, &times])? {
         let row = genre(&row)?;
         there.insert(row.id_genero, row);
     }
     Ok(there)
+}
+
+/// When the ids of rows that were not inserted were deleted last, of those that nobody has and that were
+/// deleted after the row's own time.
+fn find_buried(
+    session: &mut Session,
+    left: &[Open<'_>],
+) -> Result<HashMap<i32, SystemTime>, Error> {
+    let rows = || left.iter().filter_map(|row| Some((row.id?, row.entry)));
+    let ids: Vec<i32> = rows().map(|(id, _)| id).collect();
+    let mut buried = HashMap::new();
+    if ids.is_empty() {
+        return Ok(buried);
+    }
+    let times: Vec<SystemTime> = rows().map(|(_, entry)| entry.at()).collect();
+    for row in session.query(BURIED, &[&ids, &times])? {
+        buried.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    Ok(buried)
 }

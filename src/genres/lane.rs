@@ -4,7 +4,8 @@
 //! time, so that they keep nobody waiting. Nobody blocks on an insert: it ends with a call of its
 //! `then`, by a lane, or by the clock when its deadline comes first.
 
-use super::batch::{Batch, Created, Entry};
+use super::batch::{Batch, Created};
+use super::entry::Entry;
 use crate::cluster::NodeId;
 use crate::config::UseSequence;
 use crate::dispatch::{Dispatch, DispatchError, Failed, Kind};

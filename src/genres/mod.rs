@@ -1,6 +1,7 @@
 //! The genres: the one table that the manual's API writes.
 
 mod batch;
+mod entry;
 mod lane;
 mod store;
 

@@ -127,16 +127,21 @@ impl Store {
     }
 
     fn change(&self, id: i32, genero: Option<String>, deadline: Instant) -> Outcome<Changed> {
-        let change = Change {
+        let change = Arc::new(Change {
             id,
             genero,
             at: SystemTime::now(),
             newest: AtomicU32::new(0),
-        };
-        self.dispatch
+        });
+        let tried = Arc::clone(&change);
+        let outcome = self
+            .dispatch
             .call(Kind::Write, deadline, move |session, attempt| {
-                change.run(session, attempt)
-            })
+                tried.run(session, attempt)
+            });
+        // Nobody waits for any of its tries now: one that still runs, late, is none of the newest.
+        change.newest.store(u32::MAX, Ordering::SeqCst);
+        outcome
     }
 }
 
@@ -147,7 +152,7 @@ struct Change {
     genero: Option<String>,
     /// The time of the request.
     at: SystemTime,
-    /// The newest try.
+    /// The newest try; past all of them when the request has been answered.
     newest: AtomicU32,
 }
 

@@ -13,6 +13,10 @@ use std::time::Duration;
 /// a clean death within 200 ms even when no request is under way.
 pub const PROBE_INTERVAL_MS: u64 = 200;
 
+/// How long a probe waits for a lock, in ms. What it cannot read for that is a figure that is missing for
+/// a while; to wait for it would look like silence.
+pub const PROBE_LOCK_WAIT_MS: u64 = 50;
+
 /// A master that has not answered for this long is `suspect`: shown, but still served from.
 pub const SUSPECT_AFTER_MS: u64 = 500;
 
@@ -323,6 +327,10 @@ pub const CONFLICTS_SHOWN: i64 = 20;
 
 /// Time between two prunings of the deletions, which are kept for 30 days.
 pub const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Deletions that one pruning forgets, and the next probe goes on: some milliseconds of work, because a
+/// probe does it, and while it does its master says nothing.
+pub const PRUNE_MAX: i32 = 500;
 
 /// Deletions are pruned only while the peer's changes arrive within this time: next to the 30 days
 /// that they are kept it is nothing, and on a busy cluster nobody is ever at zero.

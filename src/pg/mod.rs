@@ -42,11 +42,18 @@ pub fn connection_settings(
 
 /// The same settings for sessions whose own commits never wait for the peer. Whoever sets something up,
 /// repairs it, or frees others from waiting must not wait along with them.
-pub fn without_waiting(mut settings: postgres::Config) -> postgres::Config {
-    let options = format!(
-        "{} -c synchronous_commit=local",
-        settings.get_options().unwrap_or("")
-    );
+pub fn without_waiting(settings: postgres::Config) -> postgres::Config {
+    with_option(settings, "synchronous_commit=local")
+}
+
+/// The same for probes, which also wait for no lock: a probe that waits makes its master look silent.
+pub fn for_probes(settings: postgres::Config) -> postgres::Config {
+    let bound = format!("lock_timeout={}", limits::PROBE_LOCK_WAIT_MS);
+    with_option(without_waiting(settings), &bound)
+}
+
+fn with_option(mut settings: postgres::Config, option: &str) -> postgres::Config {
+    let options = format!("{} -c {option}", settings.get_options().unwrap_or(""));
     settings.options(options.trim());
     settings
 }

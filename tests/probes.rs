@@ -1,0 +1,66 @@
+//! What a probe does beside asking must not make its master look silent.
+
+mod common;
+
+use common::{Cluster, wait_until};
+use std::time::Duration;
+
+fn wait_zero_loss(cluster: &Cluster) {
+    wait_until("the durability is zero-loss", || {
+        cluster.get("/health").body["durability"] == "zero-loss"
+    });
+}
+
+#[test]
+fn a_locked_conflict_log_is_no_silence() {
+    let cluster = Cluster::start();
+    wait_zero_loss(&cluster);
+    let mut sql = cluster.sql("master1");
+    let mut lock = sql.transaction().expect("begin");
+    lock.batch_execute("LOCK TABLE imdb_ha.conflictos, imdb_ha.borrados IN ACCESS EXCLUSIVE MODE")
+        .expect("lock");
+    std::thread::sleep(Duration::from_millis(2_500));
+    let status = cluster.get("/status").body;
+    assert_eq!(status["active_node"], "master1", "it failed over");
+    assert_eq!(status["masters"]["master1"]["state"], "up");
+    lock.rollback().expect("unlock");
+    wait_until("the conflicts are counted again", || {
+        cluster.get("/status").body["conflicts"]["master1"] == 0
+    });
+}
+
+/// Days of deletions can be due at once.
+#[test]
+fn pruning_many_deletions_is_no_silence() {
+    let cluster = Cluster::start();
+    wait_zero_loss(&cluster);
+    let mut sql = cluster.sql("master1");
+    sql.batch_execute(
+        "INSERT INTO imdb_ha.borrados SELECT n, now() - interval '40 days', 1, \
+         jsonb_build_object('id_genero', n, 'genero', 'x', 'cambiado_en', now() - interval '50 days', 'nodo', 1) \
+         FROM generate_series(100001, 105000) AS n; \
+         CREATE FUNCTION public.lento() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_sleep(0.0005); RETURN OLD; END $$; \
+         CREATE TRIGGER lento BEFORE DELETE ON imdb_ha.borrados FOR EACH ROW EXECUTE FUNCTION public.lento()",
+    )
+    .expect("fill");
+    wait_until("the deletions are on master2", || {
+        let there = cluster
+            .sql("master2")
+            .query_one("SELECT count(*) FROM imdb_ha.borrados", &[]);
+        there.expect("count").get::<_, i64>(0) == 5_000
+    });
+    // A probe prunes first of all after its start.
+    let api = cluster.status["pids"]["api"].to_string();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &api])
+        .status();
+    assert!(killed.expect("kill").success());
+    wait_until("all are pruned", || {
+        let left = sql.query_one("SELECT count(*) FROM imdb_ha.borrados", &[]);
+        left.expect("count").get::<_, i64>(0) == 0
+    });
+    wait_zero_loss(&cluster);
+    let said = cluster.said();
+    assert!(!said.contains("silent past the deadline"), "{said}");
+}
