@@ -19,6 +19,7 @@ SELECT
     subscription.oid IS NOT NULL AS subscription,
     coalesce(subscription.subenabled, false) AS subscription_enabled,
     worker.pid IS NOT NULL AS applying,
+    coalesce(subscription.subsynccommit = 'local', false) AS apply_strict,
     (worker.received_lsn - '0/0')::bigint AS received_lsn,
     (extract(epoch FROM clock_timestamp() - worker.last_msg_receipt_time) * 1000)::bigint AS heard_ms_ago,
     coalesce(counts.apply_error_count, 0) AS apply_errors,

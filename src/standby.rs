@@ -18,6 +18,8 @@ pub struct Standby {
     /// What each master is to do. An order that was given to a frozen master is carried out when it
     /// thaws, so it must go by what holds then.
     wanted: [Arc<AtomicBool>; 2],
+    /// Whether the apply worker of each is to wait for its disk, likewise.
+    strict: [Arc<AtomicBool>; 2],
     /// Wakes the probe of each master.
     probes: [Sender<()>; 2],
     quiet: Arc<Quiet>,
@@ -28,6 +30,7 @@ impl Standby {
         Standby {
             sessions,
             wanted: Default::default(),
+            strict: Default::default(),
             probes,
             quiet: Arc::default(),
         }
@@ -51,6 +54,33 @@ impl Standby {
                     "change synchronous_standby_names of {node}: {}",
                     explain(error)
                 );
+                if quiet.admit(&text).is_some() {
+                    log::error!("{text}");
+                }
+            }
+            let _ = probe.try_send(());
+            changed
+        });
+    }
+
+    /// Makes the apply worker of `node` wait for its disk at each transaction, or not. It takes that up at
+    /// its next transaction, without a restart.
+    pub fn apply(&self, node: NodeId, strict: bool) {
+        let wanted = Arc::clone(&self.strict[node.index()]);
+        wanted.store(strict, Ordering::SeqCst);
+        let probe = self.probes[node.index()].clone();
+        let quiet = Arc::clone(&self.quiet);
+        self.submit(node, "change the subscription", move |session| {
+            let commit = match wanted.load(Ordering::SeqCst) {
+                true => "local",
+                false => "off",
+            };
+            let name = node.subscription();
+            let changed = session.client().batch_execute(&format!(
+                "ALTER SUBSCRIPTION {name} SET (synchronous_commit = '{commit}')"
+            ));
+            if let Err(error) = &changed {
+                let text = format!("change {name} of {node}: {}", explain(error));
                 if quiet.admit(&text).is_some() {
                     log::error!("{text}");
                 }

@@ -210,6 +210,7 @@ impl Loop {
                 self.hands.standby.begin_new_life(node);
                 self.hands.standby.align_sequences(node);
             }
+            Effect::ApplyStrictly { node, strict } => self.hands.standby.apply(node, strict),
             Effect::ReleaseApply(node) => self.hands.standby.release_apply(node),
             Effect::WaitForPeer { node, wait } => self.hands.standby.order(node, wait),
             Effect::Record(change) => self.record(change),

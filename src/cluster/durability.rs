@@ -3,7 +3,7 @@
 //! nor stop the writes. Only the active master ever waits, and a handover makes its target wait first.
 
 use super::node::WaitsFor;
-use super::{Change, Cluster, Effect, NodeId, Role};
+use super::{Change, Cluster, Effect, Link, NodeId, Role};
 use serde::Serialize;
 
 /// What is configured.
@@ -59,6 +59,8 @@ pub(super) struct Durability {
     progress: [Option<(u64, u64)>; 2],
     /// What was last asked of each master, and when.
     asked: [Option<(bool, u64)>; 2],
+    /// What was last asked of the apply worker of each master, and when.
+    asked_apply: [Option<(bool, u64)>; 2],
     /// The master that a handover left in zero-loss, and when: other processes may still write to it.
     left: Option<(NodeId, u64)>,
 }
@@ -97,6 +99,7 @@ impl Durability {
             waiting_since: [None; 2],
             progress: [None; 2],
             asked: [None; 2],
+            asked_apply: [None; 2],
             left: None,
         }
     }
@@ -135,6 +138,9 @@ impl Cluster {
             }
         }
         self.note_proof(obstacle.as_ref());
+        if self.role.leads() {
+            self.ask_to_apply(now, obstacle.is_none(), out);
+        }
         let (level, why) = match (self.settings.durability, &obstacle) {
             (Mode::Async, _) => (Level::Async, self.durability.why),
             (Mode::ZeroLoss, Some(reason)) => (Level::Degraded, reason.why),
@@ -273,6 +279,35 @@ impl Cluster {
         if change && !told {
             *asked = Some((wait, now));
             out.push(Effect::WaitForPeer { node: id, wait });
+        }
+    }
+
+    /// The peer of a master that waits for it must wait for its own disk, or it confirms a fifth of a second
+    /// late. One that catches up must not: with a flush for each transaction it would never come up with a
+    /// busy master, which flushes many together.
+    fn ask_to_apply(&mut self, now: u64, waited_for: bool, out: &mut Vec<Effect>) {
+        let peer = self.active.peer();
+        let lag = self
+            .facts(self.active)
+            .and_then(|facts| facts.peer_lag_bytes());
+        let behind = lag.is_some_and(|lag| lag > self.settings.wait_lag_max_bytes);
+        let Some((facts, asked_ms)) = &self.nodes[peer.index()].facts else {
+            return;
+        };
+        let change = match facts.apply_strict {
+            true => !waited_for && behind,
+            false => waited_for,
+        };
+        let asked = &mut self.durability.asked_apply[peer.index()];
+        let told = asked.is_some_and(|(what, at)| {
+            what == waited_for && *asked_ms < at + self.settings.ask_again_after_ms
+        });
+        if change && facts.link != Link::Missing && !told {
+            *asked = Some((waited_for, now));
+            out.push(Effect::ApplyStrictly {
+                node: peer,
+                strict: waited_for,
+            });
         }
     }
 

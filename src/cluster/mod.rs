@@ -92,6 +92,11 @@ pub enum Effect {
         node: NodeId,
         wait: bool,
     },
+    /// Make the apply worker of a master wait for its disk at each transaction, or only now and then.
+    ApplyStrictly {
+        node: NodeId,
+        strict: bool,
+    },
     /// After a failover to this master: end what it has applied of a transaction whose rest is on the
     /// master that is gone, since its rows would keep others waiting.
     ReleaseApply(NodeId),

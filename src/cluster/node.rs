@@ -184,6 +184,8 @@ pub struct Facts {
     pub applying: bool,
     /// How this master is joined to what its peer sends.
     pub link: Link,
+    /// Whether its apply worker waits for the disk at each transaction of its peer.
+    pub apply_strict: bool,
     /// Whose confirmation a commit on this master waits for.
     pub waits_for: WaitsFor,
     /// Whether PostgreSQL counts the peer as the standby that commits wait for.

@@ -106,7 +106,10 @@ pub(super) fn plan(link: Link, found: &Found, connection: &str) -> Result<Vec<St
     if existing.connection != connection {
         steps.push(Step::SetConnection);
     }
-    if existing.origin != "none" || existing.synchronous_commit != "local" {
+    // Off is how a running supervisor lets a master that is behind catch up; the others can make both
+    // masters wait for each other for ever.
+    let commit = existing.synchronous_commit.as_str();
+    if existing.origin != "none" || !["local", "off"].contains(&commit) {
         steps.push(Step::SetOptions);
     }
     if !existing.enabled {

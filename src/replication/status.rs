@@ -57,6 +57,8 @@ pub struct WayIn {
     pub exists: bool,
     pub enabled: bool,
     pub applying: bool,
+    /// Whether the apply worker waits for the disk at each transaction (`synchronous_commit = local`).
+    pub apply_strict: bool,
     pub link: Link,
     /// How long the apply worker has been running.
     pub worker_age_ms: Option<u64>,
@@ -161,6 +163,7 @@ fn way_in(row: &Row, node: NodeId) -> Result<WayIn, postgres::Error> {
         exists: row.try_get("subscription")?,
         enabled: row.try_get("subscription_enabled")?,
         applying: row.try_get("applying")?,
+        apply_strict: row.try_get("apply_strict")?,
         link: match (row.try_get("subscription")?, row.try_get("copying")?) {
             // It has been cleared, or is about to be: it has less to serve than one that was never joined.
             (false, _) if rejoining => Link::Copying,
@@ -194,6 +197,7 @@ impl WayIn {
             exists: true,
             enabled: true,
             applying: false,
+            apply_strict: true,
             link: Link::Ready,
             worker_age_ms: None,
             subid: Some(subid),
@@ -226,6 +230,7 @@ impl NodeReplication {
             peer_streaming: self.streaming(),
             peer_lag_ms: self.out.lag_ms,
             applying: self.way_in.applying,
+            apply_strict: self.way_in.apply_strict,
             link: self.way_in.link,
             waits_for: self.out.waits_for,
             peer_synchronous: self.out.sync_state.as_deref() == Some("sync"),

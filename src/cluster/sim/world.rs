@@ -70,6 +70,8 @@ pub(super) struct World {
     /// What each master was told last, and whether its commits wait.
     pub(super) told: [bool; 2],
     pub(super) waits: [bool; 2],
+    /// Whether the apply worker of each master waits for its disk.
+    pub(super) strict: [bool; 2],
     /// Commits that wait for the peer of each master: their position, and since when.
     pub(super) waiting: [VecDeque<(u64, u64)>; 2],
     /// What the peer of each master had applied when that last moved, and when it did.
@@ -103,6 +105,7 @@ impl World {
             hole: false,
             told: [false; 2],
             waits: [false; 2],
+            strict: [true; 2],
             waiting: Default::default(),
             moved: [(0, 0); 2],
             paused: false,
@@ -136,6 +139,7 @@ impl World {
             peer_lag_ms: None,
             applying: self.joined,
             link: Link::Ready,
+            apply_strict: self.strict[own],
             waits_for: match self.waits[own] {
                 true => WaitsFor::Peer,
                 false => WaitsFor::Nobody,
