@@ -589,3 +589,33 @@ fn the_metrics_are_the_picture_in_figures() {
         );
     }
 }
+
+/// A connection that was left lying does not stand in the way of a later one from the same port.
+#[test]
+fn who_announced_too_much_may_come_again() {
+    let cluster = Cluster::start();
+    let api = cluster.api.trim_start_matches("http://").to_string();
+    let api: std::net::SocketAddr = api.parse().expect("an address");
+    let ask = |port: u16, request: &str| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.set_reuse_address(true).expect("reuse");
+        let own = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        socket.bind(&own.into()).expect("bind");
+        socket.connect(&api.into()).expect("connect");
+        let mut stream = TcpStream::from(socket);
+        let port = stream.local_addr().expect("an address").port();
+        let patience = Some(Duration::from_secs(5));
+        stream.set_read_timeout(patience).expect("a time limit");
+        stream.write_all(request.as_bytes()).expect("send");
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).expect("an answer");
+        (port, String::from_utf8_lossy(&start).into_owned())
+    };
+    let absurd = "POST /generos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+        Content-Length: 100000000\r\n\r\n";
+    let (port, answer) = ask(0, absurd);
+    assert_eq!(answer, "HTTP/1.1 413");
+    let (_, answer) = ask(port, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(answer, "HTTP/1.1 200");
+}

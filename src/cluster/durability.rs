@@ -557,6 +557,29 @@ mod tests {
         assert_eq!(table.cluster.view().active, Master2);
     }
 
+    /// Else its person would be told of a switch that the next look at the lease undoes.
+    #[test]
+    fn who_loses_the_lease_ends_its_handover_undone() {
+        let mut table = Table::lay(Role::Leader);
+        let (to, force, ticket) = (Master2, false, 7);
+        table.feed(Event::Switch { to, force, ticket });
+        table.hear(Master1, well());
+        table.hear(Master2, well());
+        assert!(table.cluster.holding_writes());
+        let role = Event::Role(follower(Master1));
+        let effects = table.cluster.handle(table.now, role);
+        let code = effects.iter().find_map(|effect| match effect {
+            Effect::Answer {
+                ticket: 7,
+                outcome: Err(refusal),
+            } => Some(refusal.code),
+            _ => None,
+        });
+        assert_eq!(code, Some("not_leader"));
+        let view = table.cluster.view();
+        assert_eq!((view.active, view.holding_writes), (Master1, false));
+    }
+
     /// A master that is being rebuilt holds half of the rows.
     #[test]
     fn a_copy_in_the_making_is_not_failed_over_to() {

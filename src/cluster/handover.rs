@@ -298,8 +298,10 @@ impl Cluster {
         Progress::Ended(refused(code, format!("{why} after {waited_ms} ms")))
     }
 
-    /// Whether its target can still be served from.
+    /// Whether its target can still be served from, and this process still decides: one that has lost the
+    /// lease would follow back at once.
     fn may_go_on(&self, handover: &Handover) -> Result<(), Refusal> {
+        self.may_command()?;
         let to = handover.to;
         match handover.phase {
             Phase::Leaping { forced: true, .. } => self.may_force(to),

@@ -380,9 +380,15 @@ impl Shared {
     /// it. What it holds of it is left alone for good, a little memory, a thread and two descriptors;
     /// before that adds up, the process ends and is started again.
     fn leave_lying(&self, guest: Guest, reply: &Reply) {
+        // Behind a body that is left unread tiny_http finds no other request, so the connection is over, and
+        // its client may come again from the same port. Else its turn does not end, since an answer to
+        // the next request could not be sent.
+        let is_last = !guest.body_read && has_unread_body(&guest.request);
         let Guest { request, turn, .. } = guest;
         std::mem::forget(request.upgrade("none", response(reply)));
-        // Its turn does not end, since an answer to the next request of this connection could not be sent.
+        if let Some(client) = turn.client.filter(|_| is_last) {
+            self.turns.end(client);
+        }
         self.under_way.fetch_sub(1, Ordering::SeqCst);
         std::mem::forget(turn);
         self.count_left_lying("its body does not end");

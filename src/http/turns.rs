@@ -65,6 +65,15 @@ impl<T> Turns<T> {
         next
     }
 
+    /// Ends the last turn of a connection, on which nothing can come any more.
+    pub(super) fn end(&self, client: SocketAddr) {
+        let mut state = self.state();
+        let left = state.busy.remove(&client).unwrap_or_default();
+        state.parked -= left.len();
+        // To answer one would wait for ever.
+        std::mem::forget(left);
+    }
+
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,6 +100,9 @@ mod tests {
         assert_eq!(turns.ask(one, 6), Admission::Refused(6));
         assert_eq!(turns.ask(two, 7), Admission::Go(7));
         assert_eq!(turns.next(one), Some(0));
+        assert_eq!(turns.ask(two, 8), Admission::Parked);
+        turns.end(two);
+        assert_eq!(turns.ask(two, 7), Admission::Go(7));
         assert_eq!(turns.ask(two, 8), Admission::Parked);
     }
 }
