@@ -35,6 +35,10 @@ SELECT
     ) AS copying,
     -- Commits here that wait for the peer.
     pg_catalog.current_setting('synchronous_standby_names') AS standby_names,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_stat_activity
+        WHERE backend_type = 'checkpointer' AND wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')
+    ) AS checkpointer_hears,
     (
         SELECT (max(extract(epoch FROM clock_timestamp() - backend.query_start)) * 1000)::bigint
         FROM pg_catalog.pg_stat_activity AS backend

@@ -15,11 +15,12 @@ use crossbeam_channel::select;
 use redis::{Connection, RedisResult};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The Redis key of the lease. Its value is what the holder decided.
 pub const KEY: &str = "imdb-ha:lease";
 
-/// Takes the lease if it is free or ours already, and returns whose it is then. Whatever else somebody
+/// Takes the lease if it is ours already, or free and wanted, and returns whose it is then. Whatever else somebody
 /// put there, or what nobody renews because it has no end, is no lease.
 const CLAIM: &str = "\
     local is_text = redis.call('TYPE', KEYS[1]).ok == 'string' \
@@ -27,6 +28,8 @@ const CLAIM: &str = "\
     local read, record = pcall(cjson.decode, held) \
     local names = read and type(record) == 'table' and type(record.holder) == 'string' \
     if names and record.holder ~= ARGV[1] then return held end \
+    local ours = names and record.holder == ARGV[1] \
+    if not ours and ARGV[4] == '0' then return false end \
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
     return ARGV[2]";
 
@@ -50,6 +53,10 @@ struct Claimant {
     connection: Option<Connection>,
     /// Whether this process decides, as far as it was ever told.
     leads: Option<bool>,
+    /// Since Redis is back, whoever decided has not been heard of: it gets the time to claim first.
+    orphaned: bool,
+    /// Since when the lease is known to be free.
+    vacant_since: Option<Instant>,
     quiet: Quiet,
 }
 
@@ -69,6 +76,8 @@ pub fn start(
         board,
         connection: None,
         leads: None,
+        orphaned: false,
+        vacant_since: None,
         quiet: Quiet::default(),
     };
     crate::vital::spawn("lease".to_string(), move || {
@@ -96,11 +105,10 @@ fn host() -> String {
 impl Claimant {
     /// What this process is, by one more claim.
     fn role(&mut self) -> Role {
-        match self.claim() {
-            Ok(record) => {
-                if self.quiet.clear() {
-                    log::info!("the lease can be claimed again");
-                }
+        match self.look() {
+            Ok(None) => Role::Orphan,
+            Ok(Some(record)) => {
+                (self.orphaned, self.vacant_since) = (false, None);
                 self.leads = Some(record.holder == self.holder);
                 match self.leads {
                     Some(true) => Role::Leader,
@@ -114,6 +122,7 @@ impl Claimant {
             Err(error) => {
                 // A connection that missed an answer must not be used for the next question.
                 self.connection = None;
+                (self.orphaned, self.vacant_since) = (true, None);
                 let error = explain_any(&error);
                 if self.quiet.admit(&error).is_some() {
                     log::warn!("claim the lease in redis: {error}");
@@ -127,7 +136,27 @@ impl Claimant {
         }
     }
 
-    fn claim(&mut self) -> RedisResult<Record> {
+    /// Whose the lease is, claimed if it is this process's turn; nothing while it is another one's. A
+    /// follower looks before it claims, so that no claim of its own can lie about in a frozen Redis and
+    /// take effect when that thaws.
+    fn look(&mut self) -> RedisResult<Option<Record>> {
+        let follows = self.leads == Some(false);
+        let held = self.claim(!follows)?;
+        if self.quiet.clear() {
+            log::info!("the lease can be claimed again");
+        }
+        if held.is_some() {
+            return Ok(held);
+        }
+        let since = *self.vacant_since.get_or_insert_with(Instant::now);
+        match self.orphaned && since.elapsed() < limits::LEASE_PATIENCE {
+            true => Ok(None),
+            false => self.claim(true),
+        }
+    }
+
+    /// Asks whose the lease is, and takes it if it is free and `wanted`.
+    fn claim(&mut self, wanted: bool) -> RedisResult<Option<Record>> {
         let record = self.record();
         let ours = serde_json::to_string(&record).unwrap_or_default();
         let connection = match self.connection.take() {
@@ -136,14 +165,16 @@ impl Claimant {
                 .connection
                 .insert(redis_link::connect(&self.config.redis_url)?),
         };
-        let held: String = redis::cmd("EVAL")
+        let held: Option<String> = redis::cmd("EVAL")
             .arg(CLAIM)
             .arg(1)
             .arg(KEY)
             .arg(&record.holder)
             .arg(ours)
             .arg(limits::LEASE_TTL.as_millis() as u64)
+            .arg(i32::from(wanted))
             .query(connection)?;
+        let Some(held) = held else { return Ok(None) };
         Ok(serde_json::from_str(&held).map_err(|error| {
             let text = format!("the lease holds what this program does not understand: {error}");
             std::io::Error::other(text)

@@ -63,6 +63,19 @@ impl Standby {
         });
     }
 
+    /// Ends the waiting of each commit by itself. It is done here and acknowledged, as it would have been
+    /// had the order reached it.
+    pub fn free_commits(&self, node: NodeId) {
+        self.submit(node, "free the commits", move |session| {
+            let freed = session.query(include_str!("../sql/free_commits.sql"), &[])?;
+            log::warn!(
+                "{node}: {} commits waited on after the order to wait for nobody and were freed one by one",
+                freed.len()
+            );
+            Ok(())
+        });
+    }
+
     /// Makes the apply worker of `node` wait for its disk at each transaction, or not. It takes that up at
     /// its next transaction, without a restart.
     pub fn apply(&self, node: NodeId, strict: bool) {

@@ -211,6 +211,7 @@ impl Loop {
                 self.hands.standby.align_sequences(node);
             }
             Effect::ApplyStrictly { node, strict } => self.hands.standby.apply(node, strict),
+            Effect::FreeCommits(node) => self.hands.standby.free_commits(node),
             Effect::ReleaseApply(node) => self.hands.standby.release_apply(node),
             Effect::WaitForPeer { node, wait } => self.hands.standby.order(node, wait),
             Effect::Record(change) => self.record(change),

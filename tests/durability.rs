@@ -277,3 +277,38 @@ fn the_history_is_kept_in_redis_and_bounded_by_the_question() {
     assert!(newest(&cluster, "failover")["why"].is_string());
     assert_eq!(cluster.add("sin redis").status, 201);
 }
+
+/// PostgreSQL tells waiting commits of a new setting by its checkpointer, which a slow disk can keep busy
+/// for long.
+#[test]
+fn a_busy_checkpointer_keeps_no_commit_waiting_for_a_peer_that_is_gone() {
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    let checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+    let row = cluster.sql("master1").query_one(checkpointer, &[]);
+    let pid: i32 = row.expect("its process").get(0);
+    let signal = |name: &str| {
+        let sent = std::process::Command::new("kill")
+            .args(["-s", name, &pid.to_string()])
+            .status();
+        assert!(sent.expect("kill").success());
+    };
+    signal("STOP");
+    cluster.local(&["kill", "master2"]);
+    for index in 0..3 {
+        let answer = cluster.add(&format!("sin comprobador {index}"));
+        assert_eq!(
+            (answer.status, answer.node()),
+            (201, "master1"),
+            "{answer:?}"
+        );
+        assert!(answer.took < Duration::from_secs(4), "{answer:?}");
+    }
+    wait_until("it is in the log", || {
+        cluster.said().contains("freed one by one")
+    });
+    signal("CONT");
+    cluster.local(&["start", "master2"]);
+    wait_level(&cluster, "zero-loss");
+    cluster.wait_equal();
+}

@@ -222,3 +222,44 @@ fn a_key_that_holds_no_lease_is_free() {
     }
     assert_eq!(cluster.get("/active-node").body["active_node"], "master1");
 }
+
+/// Who followed does not decide as soon as Redis is back: what was decided meanwhile would be undone.
+#[test]
+fn who_decided_without_redis_goes_on_deciding_with_it() {
+    let cluster = Cluster::start();
+    let redis = &cluster.status["pids"]["redis"];
+    let other = Api::start(&cluster);
+    let last = Api::start(&cluster);
+    wait_until("they follow", || {
+        other.role() == "follower" && last.role() == "follower"
+    });
+    // Redis answers the connection first that is the oldest, so the youngest is to decide.
+    let pids = [
+        cluster.status["pids"]["api"].clone(),
+        json!(other.process.id()),
+    ];
+    pids.iter().for_each(|pid| signal("STOP", pid));
+    wait_until("the last one decides", || last.role() == "leader");
+    pids.iter().for_each(|pid| signal("CONT", pid));
+    wait_until("the others follow", || {
+        other.role() == "follower" && cluster.get("/status").body["role"]["name"] == "follower"
+    });
+    for (path, node) in [
+        ("/switch-to-secondary", "master2"),
+        ("/switch-to-primary", "master1"),
+    ] {
+        signal("STOP", redis);
+        wait_until("the others are orphans", || {
+            other.role() == "orphan" && cluster.get("/status").body["role"]["name"] == "orphan"
+        });
+        let (status, body) = last.post(path, &Value::Null);
+        assert_eq!(status, 200, "{body}");
+        signal("CONT", redis);
+        wait_until("the other follows again", || other.role() == "follower");
+        wait_until("it serves from there", || other.active() == node);
+        assert_eq!(
+            (last.role().as_str(), last.active().as_str()),
+            ("leader", node)
+        );
+    }
+}

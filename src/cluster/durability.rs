@@ -52,8 +52,9 @@ pub(super) struct Durability {
     /// After the peer was given up: the position on which master it must confirm to be waited for
     /// again. A link that passes nothing looks well for seconds, but it confirms nothing either.
     proof: Option<(NodeId, u64)>,
-    /// Since which question each master has been seen to wait for its peer, without a break.
-    waiting_since: [Option<u64>; 2],
+    /// Since which question each master has been seen to wait for its peer, without a break, and where
+    /// its WAL ended then.
+    waiting_since: [Option<(u64, u64)>; 2],
     /// What the peer of each master had confirmed when it last confirmed something new, and when that
     /// was first seen.
     progress: [Option<(u64, u64)>; 2],
@@ -61,6 +62,8 @@ pub(super) struct Durability {
     asked: [Option<(bool, u64)>; 2],
     /// What was last asked of the apply worker of each master, and when.
     asked_apply: [Option<(bool, u64)>; 2],
+    /// When commits were last freed one by one.
+    freed_ms: u64,
     /// The master that a handover left in zero-loss, and when: other processes may still write to it.
     left: Option<(NodeId, u64)>,
 }
@@ -100,6 +103,7 @@ impl Durability {
             progress: [None; 2],
             asked: [None; 2],
             asked_apply: [None; 2],
+            freed_ms: 0,
             left: None,
         }
     }
@@ -151,13 +155,19 @@ impl Cluster {
     }
 
     /// Whether it is known that commits on this master wait for its peer. Two answers in a row must say
-    /// so, because PostgreSQL's processes take a new setting up one after the other.
+    /// so, because PostgreSQL's processes take a new setting up one after the other; and the peer must have
+    /// confirmed what was acknowledged before, so that it has everything and not only what comes.
     pub(super) fn waits(&self, id: NodeId) -> bool {
-        let asked = self.node(id).facts.as_ref().map(|(_, asked)| *asked);
-        match (self.durability.waiting_since[id.index()], asked) {
-            (Some(since), Some(asked)) => asked >= since + self.settings.taken_up_after_ms,
-            _ => false,
-        }
+        let node = &self.nodes[id.index()].facts;
+        let (Some((since, wal_lsn)), Some((facts, asked))) =
+            (self.durability.waiting_since[id.index()], node)
+        else {
+            return false;
+        };
+        let taken_up = *asked >= since + self.settings.taken_up_after_ms;
+        // Without a break nothing was acknowledged that the peer did not have.
+        let unbroken = self.durability.level == Level::ZeroLoss;
+        taken_up && (unbroken || facts.peer_confirmed_lsn.unwrap_or(0) >= wal_lsn)
     }
 
     fn note_waiting(&mut self, id: NodeId) {
@@ -181,16 +191,19 @@ impl Cluster {
                 let all = facts.waits_for == WaitsFor::Peer
                     && facts.peer_streaming
                     && facts.peer_synchronous;
-                (all && counts(*asked)).then_some(*asked)
+                (all && counts(*asked)).then_some((*asked, facts.wal_lsn))
             });
         let since = &mut self.durability.waiting_since[id.index()];
-        *since = waits.map(|asked| since.unwrap_or(asked));
+        // It is the checkpointer that tells the commits, and it may be busy with a slow disk.
+        let facts = self.nodes[id.index()].facts.as_ref();
+        let hears = facts.is_some_and(|(facts, _)| facts.checkpointer_hears);
+        *since = waits.and_then(|seen| since.or(hears.then_some(seen)));
     }
 
     /// Why the active master must not wait for its peer; nothing when it should.
     fn obstacle(&self) -> Option<Reason> {
         if self.settings.durability == Mode::Async {
-            return Some(Reason::proven("it is configured so"));
+            return Some(Reason::seen("it is configured so"));
         }
         if !self.serving {
             return Some(Reason::seen("no master serves"));
@@ -267,6 +280,14 @@ impl Cluster {
         let Some((facts, asked_ms)) = &self.nodes[id.index()].facts else {
             return;
         };
+        let waited = facts.longest_wait_ms.unwrap_or(0);
+        // The order reaches the commits by the checkpointer, which may be busy with a slow disk.
+        let free = facts.waits_for == WaitsFor::Nobody && !wait;
+        let again = self.durability.freed_ms + self.settings.ask_again_after_ms;
+        if free && waited >= self.settings.wait_max_ms && now >= again {
+            self.durability.freed_ms = now;
+            out.push(Effect::FreeCommits(id));
+        }
         let change = match facts.waits_for {
             WaitsFor::Nobody => wait,
             WaitsFor::Peer => !wait,
@@ -403,6 +424,7 @@ mod tests {
         Facts {
             waits_for: WaitsFor::Peer,
             peer_synchronous: true,
+            checkpointer_hears: true,
             ..well()
         }
     }

@@ -97,6 +97,8 @@ pub enum Effect {
         node: NodeId,
         strict: bool,
     },
+    /// End the waiting of commits one by one, since an order for all has not reached them.
+    FreeCommits(NodeId),
     /// After a failover to this master: end what it has applied of a transaction whose rest is on the
     /// master that is gone, since its rows would keep others waiting.
     ReleaseApply(NodeId),

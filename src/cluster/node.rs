@@ -190,6 +190,8 @@ pub struct Facts {
     pub waits_for: WaitsFor,
     /// Whether PostgreSQL counts the peer as the standby that commits wait for.
     pub peer_synchronous: bool,
+    /// Whether the checkpointer, which tells the commits whom to wait for, listens for news.
+    pub checkpointer_hears: bool,
     /// How long the commit that has waited longest for the peer has waited, in ms; nothing when none
     /// is waiting.
     pub longest_wait_ms: Option<u64>,

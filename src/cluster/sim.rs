@@ -60,7 +60,7 @@ impl World {
                 }
                 Effect::ProbeNow(node) => again.push(node),
                 Effect::ApplyStrictly { node, strict } => self.strict[node.index()] = strict,
-                Effect::AlignSequences(_) | Effect::ReleaseApply(_) => {}
+                Effect::AlignSequences(_) | Effect::ReleaseApply(_) | Effect::FreeCommits(_) => {}
                 Effect::WaitForPeer { node, wait } => self.told_to_wait(node, wait),
             }
         }

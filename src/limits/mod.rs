@@ -96,6 +96,10 @@ pub const LEASE_INTERVAL: Duration = Duration::from_millis(250);
 /// A lease that is not renewed for this long is free: a few lost claims, or a holder that died.
 pub const LEASE_TTL: Duration = Duration::from_millis(1_500);
 
+/// When Redis is back, who decided without it gets this time to claim the lease before any other: its
+/// next claim comes within twice [`LEASE_INTERVAL`].
+pub const LEASE_PATIENCE: Duration = Duration::from_millis(1_000);
+
 /// A start waits for so long to learn whether other processes serve the same pair.
 pub const ROLE_PATIENCE_MS: u64 = 1_000;
 

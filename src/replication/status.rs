@@ -46,6 +46,9 @@ pub struct WayOut {
     pub lag_ms: Option<u64>,
     /// Whose confirmation commits here wait for.
     pub waits_for: WaitsFor,
+    /// Whether the checkpointer, which tells the commits so, is listening.
+    #[serde(skip)]
+    pub checkpointer_hears: bool,
     /// How long the one that has waited longest has waited.
     pub longest_wait_ms: Option<u64>,
 }
@@ -152,6 +155,7 @@ fn way_out(row: &Row, node: NodeId, wal_lsn: u64) -> Result<WayOut, postgres::Er
         lag_bytes,
         lag_ms,
         waits_for,
+        checkpointer_hears: row.try_get("checkpointer_hears")?,
         longest_wait_ms: position("longest_wait_ms")?,
     })
 }
@@ -234,6 +238,7 @@ impl NodeReplication {
             link: self.way_in.link,
             waits_for: self.out.waits_for,
             peer_synchronous: self.out.sync_state.as_deref() == Some("sync"),
+            checkpointer_hears: self.out.checkpointer_hears,
             longest_wait_ms: self.out.longest_wait_ms,
         }
     }
@@ -334,6 +339,7 @@ mod tests {
                 lag_bytes: None,
                 lag_ms: None,
                 waits_for: WaitsFor::Nobody,
+                checkpointer_hears: true,
                 longest_wait_ms: None,
             },
             way_in: WayIn::of(NodeId::Master1, 1),

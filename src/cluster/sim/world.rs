@@ -145,6 +145,7 @@ impl World {
                 false => WaitsFor::Nobody,
             },
             peer_synchronous: self.waits[own],
+            checkpointer_hears: true,
             longest_wait_ms: self.waiting[own].front().map(|(_, since)| self.now - since),
         };
         let event = Event::Answered {
