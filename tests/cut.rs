@@ -1,0 +1,93 @@
+//! The link between the masters is really cut, by relays that let nothing through, and both are written.
+
+mod common;
+#[allow(dead_code)]
+#[path = "../benches/chaos/relay.rs"]
+mod relay;
+
+use common::{Cluster, clean_command, wait_until};
+use relay::{Mode, Relay};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+fn port_of(cluster: &Cluster, node: &str) -> u16 {
+    let url = url::Url::parse(&cluster.url(node)).expect("a URL");
+    url.port().expect("a port")
+}
+
+fn apply_errors(cluster: &Cluster, node: &str) -> i64 {
+    let errors =
+        "SELECT coalesce(sum(apply_error_count), 0)::bigint FROM pg_stat_subscription_stats";
+    let row = cluster.sql(node).query_one(errors, &[]);
+    row.expect("its statistics").get(0)
+}
+
+/// The same id inserted with different text, and the same row updated, on both sides of a cut.
+#[test]
+fn both_sides_of_a_cut_end_equal_and_the_conflicts_are_listed() {
+    let cluster = Cluster::start();
+    let nodes = ["master1", "master2"];
+    let relays = nodes.map(|node| Relay::start(port_of(&cluster, node)).expect("a relay"));
+    let mut setup = clean_command();
+    setup.args(["replication", "setup"]);
+    for (index, node) in nodes.iter().enumerate() {
+        let number = index + 1;
+        setup.env(format!("MASTER{number}_URL"), cluster.url(node));
+        let address = format!("127.0.0.1:{}", relays[index].port);
+        setup.env(format!("MASTER{number}_PEER_ADDRESS"), address);
+    }
+    let setup = setup.output().expect("run the set-up");
+    assert!(setup.status.success(), "{setup:?}");
+    wait_until("both directions stream through the relays", || {
+        cluster.run(&["replication", "status"]).status.success()
+    });
+    let shared = cluster.add("de los dos").id();
+    cluster.wait_equal();
+
+    for (round, mode) in [Mode::Hole, Mode::Cut].into_iter().enumerate() {
+        for relay in &relays {
+            relay.set(mode);
+        }
+        let id = 900_000 + round;
+        for node in nodes {
+            let mut sql = cluster.sql(node);
+            sql.batch_execute(&format!(
+                "SET synchronous_commit = local; \
+                 INSERT INTO public.generos (id_genero, genero) VALUES ({id}, 'de {node}'); \
+                 UPDATE public.generos SET genero = 'cambiado en {node} {round}' WHERE id_genero = {shared}"
+            ))
+            .expect("write");
+        }
+        std::thread::sleep(Duration::from_millis(1_500));
+        for relay in &relays {
+            relay.set(Mode::Pass);
+        }
+        let healed = Instant::now();
+        let rows = cluster.wait_equal();
+        println!(
+            "equal {} ms after the link was back ({mode:?})",
+            healed.elapsed().as_millis()
+        );
+        let kept = |text: &str| rows.iter().any(|row| row.contains(text));
+        assert!(
+            kept("de master2") && kept(&format!("cambiado en master2 {round}")),
+            "{rows:?}"
+        );
+        wait_until("both directions stream", || {
+            cluster.run(&["replication", "status"]).status.success()
+        });
+    }
+    let conflicts = cluster.get("/conflicts").body;
+    let kinds: Vec<&str> = conflicts["data"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|entry: &Value| entry["kind"].as_str())
+        .collect();
+    for kind in ["insert_insert", "update_update"] {
+        assert!(kinds.contains(&kind), "no {kind} in {conflicts}");
+    }
+    for node in nodes {
+        assert_eq!(apply_errors(&cluster, node), 0, "{node} stopped applying");
+    }
+}
