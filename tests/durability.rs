@@ -172,6 +172,8 @@ fn a_pause_holds_the_traffic_and_a_person_may_move_it_all_the_same() {
     wait_until("nobody serves", || cluster.get("/health").status == 500);
     let answer = cluster.add("en pausa");
     assert_eq!((answer.status, answer.code()), (503, "no_master"));
+    let reason = answer.body["reason"].to_string();
+    assert!(reason.contains("a pause holds the traffic"), "{reason}");
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(cluster.get("/active-node").body["active_node"], "master1");
     let moved = cluster.post("/switch-to-secondary", "");

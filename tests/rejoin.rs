@@ -110,6 +110,9 @@ fn slots(cluster: &Cluster, node: &str) -> Vec<String> {
 fn a_master_that_lost_its_data_is_rebuilt_while_writes_go_on() {
     let cluster = Cluster::start();
     insert_many(&cluster, "master1", 50_000);
+    // An empty master begins with the genres that come with the schema; this one is no row that only it has.
+    let deleted = cluster.ask("DELETE", "/generos/3", None, &[]);
+    assert_eq!(deleted.status, 200, "{deleted:?}");
     cluster.wait_equal();
     let (names, told) = while_writing(&cluster, "durante", || {
         lose_data(&cluster, "master1");

@@ -53,7 +53,15 @@ impl ClusterView {
             let view = self.node(node);
             format!("{node} is {} ({})", view.state, view.reason)
         };
-        format!("{}; {}", of(NodeId::Master1), of(NodeId::Master2))
+        let paused = match self.paused_until_ms {
+            Some(_) => format!(
+                "; a pause holds the traffic on {}: POST /resume or a switch moves it",
+                self.active
+            ),
+            None => String::new(),
+        };
+        let (first, second) = (of(NodeId::Master1), of(NodeId::Master2));
+        format!("{first}; {second}{paused}")
     }
 }
 
