@@ -17,6 +17,8 @@ mod logging;
 mod output;
 mod pg;
 mod probe;
+mod process;
+mod programs;
 mod quiet;
 mod redis_link;
 mod replication;

@@ -53,7 +53,15 @@ const DOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("env::var", &["src/config/mod.rs"]),
-    ("Command::new", &["src/local/"]),
+    (
+        "Command::new",
+        &[
+            "src/local/",
+            "src/programs.rs",
+            "src/process.rs",
+            "src/backup/",
+        ],
+    ),
     ("thread::spawn", &[]),
     ("clap", &["src/cli.rs", "src/main.rs"]),
     ("todo!(", &[]),

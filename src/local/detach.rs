@@ -1,11 +1,11 @@
 //! `imdb-ha local up --detach`: `up` as a process of its own.
 
 use super::layout::{Layout, State};
-use super::process::Process;
 use super::services::{follow, say};
 use crate::config::{Config, Values};
 use crate::limits;
 use crate::output;
+use crate::process::Process;
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use std::fs::File;

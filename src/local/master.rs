@@ -1,10 +1,11 @@
 //! One PostgreSQL server on this machine: made, started, stopped, killed, frozen.
 
-use super::layout::{Layout, Owner, Programs};
-use super::process::{self, Bound, Process};
+use super::layout::Layout;
 use crate::cluster::NodeId;
 use crate::config::SecretUrl;
 use crate::limits;
+use crate::process::{self, Bound, Process};
+use crate::programs::{Owner, Programs};
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use serde::Serialize;

@@ -1,11 +1,12 @@
 //! The parts of the local cluster beside the masters, and what `up` and `detach` both need.
 
-use super::layout::{Layout, Owner, State};
+use super::layout::{Layout, State};
 use super::master::{DATABASE, Master};
-use super::process::Process;
 use crate::cluster::NodeId;
 use crate::config::{Config, SecretUrl, Values};
 use crate::limits;
+use crate::process::Process;
+use crate::programs::Owner;
 use anyhow::{Context, bail};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use std::fs::OpenOptions;

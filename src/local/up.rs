@@ -1,16 +1,17 @@
 //! `imdb-ha local up`: starts everything in order, says one line per event, and stops everything that
 //! it started when it is told to.
 
-use super::layout::{Layout, Owner, Ports, Programs, State};
+use super::layout::{Layout, Ports, State};
 use super::master::{DATABASE, Master};
 use super::ports::{self, Claim};
-use super::process::Process;
 use super::services::{follow, is_healthy, make_database, say, start_api, start_redis};
 use super::{end, stop};
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
 use crate::limits;
 use crate::output;
+use crate::process::Process;
+use crate::programs::{Owner, Programs};
 use crate::replication::setup;
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
