@@ -1,9 +1,11 @@
 //! The command line. Flags for the configuration come from [`crate::config::VARIABLES`].
 
+use crate::backup::Kind;
 use crate::cluster::NodeId;
 use crate::config::{VARIABLES, Values, flag_of};
 use crate::limits;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::time::Duration;
 
 /// Two PostgreSQL masters that replicate to each other, and an API that goes on when one dies.
 #[derive(Debug, Parser)]
@@ -37,6 +39,9 @@ pub enum Subcommands {
     /// The replication between the two masters
     #[command(subcommand)]
     Replication(Replication),
+    /// Backups of both masters: make, show, try and restore them
+    #[command(subcommand)]
+    Backup(Backup),
     /// Rebuild a master that lost its data or its slot from the other one, which goes on serving
     Rejoin {
         node: Node,
@@ -131,6 +136,93 @@ pub enum Replication {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What can be done with backups.
+#[derive(Debug, Subcommand)]
+pub enum Backup {
+    /// Make a backup of a master now
+    Run {
+        node: Node,
+        /// full, diff (since the last full one) or incr (since the last one)
+        #[arg(long = "type", value_name = "TYPE", default_value = "incr", value_parser = kind)]
+        kind: Kind,
+        /// The outcome as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all backups, oldest first, and what came of restoring them
+    Info {
+        /// One master alone
+        node: Option<Node>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// As pgBackRest itself says it, for programs that know that
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+    },
+    /// Restore a backup beside the running masters, start it, check it and remove it again; exit code 1 when it is bad
+    Drill {
+        /// Which; the newest of each master if none is named
+        label: Option<String>,
+        /// One master alone
+        #[arg(long)]
+        node: Option<Node>,
+        /// The outcome as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take both masters back to a backup or a moment; what was written since then is gone from both
+    Restore(Restore),
+    /// Make the manual's six days of backups one after the other, with five rows before each
+    Cycle {
+        #[arg(default_value = "master1")]
+        node: Node,
+        /// Time between two backups, such as 1s
+        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = span)]
+        delay: Duration,
+        /// The outcome as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// See that both masters can be backed up: their stanzas, and that WAL reaches the repositories
+    Bootstrap {
+        /// The outcome as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What to restore.
+#[derive(Clone, Debug, Args)]
+pub struct Restore {
+    /// The master whose backups are used; the other one becomes like it
+    pub node: Node,
+    /// The backup with this label, as it was when it ended
+    #[arg(long, value_name = "LABEL", conflicts_with = "to")]
+    pub set: Option<String>,
+    /// The moment, such as 2026-11-24T12:00:00Z; without a zone it is local time
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Only show what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// The outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    text.parse()
+        .map_err(|()| "must be full, diff or incr".to_string())
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    crate::span::parse(text).ok_or_else(|| "must be a time such as 1s or 500ms".to_string())
 }
 
 /// What to compare, and what to do about differences.

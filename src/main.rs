@@ -1,5 +1,6 @@
 //! From flags to a subcommand to an exit code. ARCHITECTURE.md says how the parts fit together.
 
+mod backup;
 mod board;
 mod cli;
 mod cluster;
@@ -75,6 +76,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Subcommands::Replication(Replication::Status { json }) => {
             replication::report_status(&config, json)
+        }
+        Subcommands::Backup(command) => {
+            backup::report::run(command, &local::adopted(&config::gather(&cli.settings.0)?)?)
         }
         Subcommands::Rejoin { node, yes, json } => {
             replication::rejoin::report(&config, node.id(), yes, json)

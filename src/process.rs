@@ -186,30 +186,40 @@ pub fn kill_family(head: Process) {
 /// How long a command may run.
 pub struct Bound<'a> {
     pub patience: Duration,
-    /// Whether nobody wants its outcome any more.
+    /// Whether nobody wants its outcome any more; asked every 10 ms.
     pub give_up: &'a dyn Fn() -> bool,
     /// Ends it before its time.
     pub end: &'a dyn Fn(Process),
 }
 
-/// Runs a command to its end and keeps what it said for the error.
+/// How a command ended, and what it said.
+pub struct Ended {
+    pub status: ExitStatus,
+    pub out: Vec<u8>,
+    pub err: Vec<u8>,
+}
+
+/// Why a command was ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    GivenUp,
+    TookTooLong,
+}
+
+/// Runs a command to its end, whatever that is.
 ///
 /// # Errors
-/// What it said when it failed, or why it was ended before its time.
-pub fn run(command: &mut Command, doing: &str, bound: &Bound) -> anyhow::Result<()> {
+/// When it could not be started or waited for; the inner one says why it was ended before its time.
+pub fn finish(command: &mut Command, bound: &Bound) -> std::io::Result<Result<Ended, Cut>> {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("{doing}: start {:?}", command.get_program()))?;
-    let said = [
-        child.stdout.take().map(collect),
-        child.stderr.take().map(collect),
-    ];
+        .spawn()?;
+    let out = child.stdout.take().map(collect).transpose()?;
+    let err = child.stderr.take().map(collect).transpose()?;
     let deadline = Instant::now() + bound.patience;
-    let status: ExitStatus = loop {
-        let ended = child.try_wait();
-        if let Some(status) = ended.with_context(|| format!("{doing}: wait for its end"))? {
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
             break status;
         }
         let given_up = (bound.give_up)();
@@ -222,34 +232,58 @@ pub fn run(command: &mut Command, doing: &str, bound: &Bound) -> anyhow::Result<
             process.wait_gone(Duration::from_secs(1));
         }
         let _ = child.try_wait();
-        match given_up {
-            true => bail!("{doing}: interrupted"),
-            false => bail!("{doing}: not done after {} s", bound.patience.as_secs()),
-        }
+        return Ok(Err(match given_up {
+            true => Cut::GivenUp,
+            false => Cut::TookTooLong,
+        }));
     };
-    if status.success() {
-        return Ok(());
+    // Somebody who lives on may hold a pipe open.
+    let all_of = |pipe: Option<Receiver<Vec<u8>>>| {
+        let said = pipe.map(|pipe| pipe.recv_timeout(Duration::from_secs(1)));
+        said.and_then(Result::ok).unwrap_or_default()
+    };
+    Ok(Ok(Ended {
+        status,
+        out: all_of(out),
+        err: all_of(err),
+    }))
+}
+
+/// Runs a command that must succeed, and keeps what it said for the error.
+///
+/// # Errors
+/// What it said when it failed, or why it was ended before its time.
+pub fn run(command: &mut Command, doing: &str, bound: &Bound) -> anyhow::Result<()> {
+    let finished = finish(command, bound).with_context(|| {
+        format!(
+            "{doing}: run {}",
+            std::path::Path::new(command.get_program()).display()
+        )
+    })?;
+    let ended = match finished {
+        Ok(ended) => ended,
+        Err(Cut::GivenUp) => bail!("{doing}: interrupted"),
+        Err(Cut::TookTooLong) => bail!("{doing}: not done after {} s", bound.patience.as_secs()),
+    };
+    match ended.status.success() {
+        true => Ok(()),
+        false => bail!("{doing}: {} ({})", ended.last_words(), ended.status),
     }
-    let mut all = Vec::new();
-    for pipe in said.into_iter().flatten() {
-        // Somebody who lives on may hold the pipe open.
-        all.extend(
-            pipe?
-                .recv_timeout(Duration::from_secs(1))
-                .unwrap_or_default(),
-        );
-    }
-    let all = String::from_utf8_lossy(&all);
-    let lines = all.lines().map(str::trim).filter(|line| !line.is_empty());
-    let last: Vec<&str> = lines.collect();
-    bail!(
-        "{doing}: {} ({status})",
+}
+
+impl Ended {
+    /// The last lines of what it said, in one.
+    pub fn last_words(&self) -> String {
+        let all = [self.out.as_slice(), self.err.as_slice()].concat();
+        let all = String::from_utf8_lossy(&all);
+        let lines = all.lines().map(str::trim).filter(|line| !line.is_empty());
+        let last: Vec<&str> = lines.collect();
         last[last.len().saturating_sub(4)..].join(" | ")
-    )
+    }
 }
 
 /// Reads to the end beside everything else, so that a command never waits for its reader.
-fn collect(mut from: impl Read + Send + 'static) -> anyhow::Result<Receiver<Vec<u8>>> {
+fn collect(mut from: impl Read + Send + 'static) -> std::io::Result<Receiver<Vec<u8>>> {
     let (tell, told) = crossbeam_channel::bounded(1);
     std::thread::Builder::new()
         .name("collect".to_string())
@@ -257,8 +291,7 @@ fn collect(mut from: impl Read + Send + 'static) -> anyhow::Result<Receiver<Vec<
             let mut text = Vec::new();
             let _ = from.read_to_end(&mut text);
             let _ = tell.send(text);
-        })
-        .context("start a thread that reads what a command says")?;
+        })?;
     Ok(told)
 }
 

@@ -155,6 +155,11 @@ impl Programs {
         }
     }
 
+    /// Where one of them is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     /// One of them, to be run as the owner.
     pub fn command(&self, name: &str, owner: Owner) -> Command {
         let mut command = Command::new(self.0.join(name));

@@ -2,9 +2,11 @@
 //! [`VARIABLES`] is the one list of what can be set; the flags, the help and README come from it.
 //! This is the only module that reads the environment.
 
+mod backups;
 mod secret;
 mod variables;
 
+pub use backups::{Backups, Plan};
 pub use secret::{Secret, SecretUrl};
 pub use variables::{VARIABLES, as_markdown, flag_of};
 
@@ -55,6 +57,7 @@ pub struct Config {
     pub log_filter: String,
     /// Time between two comparisons in the background, if there are any.
     pub compare_interval: Option<Duration>,
+    pub backups: Backups,
 }
 
 /// A host and port.
@@ -186,6 +189,7 @@ impl Config {
             pg_bin: check.optional("PG_BIN"),
             log_filter: check.log_filter(),
             compare_interval: check.compare_interval(),
+            backups: check.backups(),
             masters,
         };
         match check.invalid.is_empty() {

@@ -39,6 +39,16 @@ impl SecretUrl {
         format!("{}:{port}", self.0.host_str().unwrap_or("?"))
     }
 
+    /// The password in it, if there is one.
+    pub fn password(&self) -> Option<Secret> {
+        Some(Secret(percent_decode(self.0.password()?)))
+    }
+
+    /// The user in it.
+    pub fn user(&self) -> String {
+        percent_decode(self.0.username())
+    }
+
     /// The database's name, as PostgreSQL knows it.
     pub fn database(&self) -> String {
         percent_decode(self.0.path().trim_start_matches('/'))

@@ -54,6 +54,15 @@ pub const VARIABLES: &[Variable] = &[
     open("IMDB_HA_DATA", "", "folder of the local cluster; by default /var/lib/imdb-ha for root, else ~/.local/state/imdb-ha"),
     open("PG_BIN", "", "folder of PostgreSQL's programs; by default under /usr/lib/postgresql, the version that made the data or the newest"),
     open("COMPARE_INTERVAL", "1h", "time between two comparisons of the masters in the background, such as 90s, 30m or 12h; 0 or off for none"),
+    open("BACKUP_CONFIG_DIR", "", "folder with master1/pgbackrest.conf and master2/pgbackrest.conf; without it there are no backups. The local cluster has its own"),
+    secret("BACKUP_PASSPHRASE", "", "with it the backups are encrypted; the local cluster draws one at its first start if none is given"),
+    open("BACKUP_PASSPHRASE_FILE", "", "a file that holds it"),
+    open("BACKUP_FULL_EVERY", "7d", "time between two full backups of a master, such as 12h or 7d; 0 or off for none"),
+    open("BACKUP_DIFF_EVERY", "1d", "time between two backups, differential or full; likewise"),
+    open("BACKUP_INCR_EVERY", "6h", "time between two backups of any kind; likewise"),
+    open("BACKUP_CYCLE", "", "instead of these three: the manual's six days of backups, the next day's each 24h or whatever is given"),
+    open("BACKUP_DRILL_EVERY", "1d", "time between two trial restores of a master's newest backup, beside those of full ones; 0 or off for none"),
+    open("BACKUP_KEY_PREFIX", "pgbackrest", "what the keys of the backups in Redis begin with"),
     open("RUST_LOG", "info", "what is logged: off, error, warn, info, debug or trace; or module=level, several with commas between"),
 ];
 

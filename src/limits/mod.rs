@@ -1,8 +1,10 @@
 //! Every bound of the program, with its unit and its reason. What an operator may change is in
 //! [`crate::config`]; its defaults are here.
 
+mod backup;
 mod compare;
 
+pub use backup::*;
 pub use compare::*;
 
 use std::time::Duration;

@@ -69,6 +69,16 @@ impl Layout {
         self.root.join("redis")
     }
 
+    /// How pgBackRest is configured for each master, and the passphrase.
+    pub fn pgbackrest(&self) -> PathBuf {
+        self.root.join("pgbackrest")
+    }
+
+    /// The repositories: WAL and backups of each master.
+    pub fn backups(&self) -> PathBuf {
+        self.root.join("backups")
+    }
+
     /// Sockets of the masters.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")

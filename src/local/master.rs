@@ -1,5 +1,6 @@
 //! One PostgreSQL server on this machine: made, started, stopped, killed, frozen.
 
+use super::archive::Archive;
 use super::layout::Layout;
 use crate::cluster::NodeId;
 use crate::config::SecretUrl;
@@ -30,6 +31,7 @@ pub struct Master {
     pub data: PathBuf,
     run: PathBuf,
     owner: Owner,
+    archive: Archive,
 }
 
 /// What a local server is doing, as its files and processes tell.
@@ -90,6 +92,7 @@ impl Master {
             data: layout.master(node),
             run: layout.run(),
             owner,
+            archive: Archive::new(layout, node, owner),
         }
     }
 
@@ -174,10 +177,12 @@ impl Master {
              log_filename = 'postgresql-%a.log'\n\
              log_truncate_on_rotation = on\n\
              log_rotation_age = 1d\n\
-             log_rotation_size = 0\n",
+             log_rotation_size = 0\n\
+             {}",
             include_str!("../../sql/master.conf"),
             self.node,
             sockets.replace('\'', "''"),
+            self.archive.settings(),
         );
         let path = self.data.join("imdb-ha.conf");
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
@@ -209,6 +214,7 @@ impl Master {
         }
         self.remove_stale_locks(port)?;
         self.configure(port)?;
+        self.archive.prepare(&self.data, &self.run, port)?;
         let deadline = Instant::now() + limits::SERVER_START;
         let bound = Bound {
             // It gives up by itself before that.

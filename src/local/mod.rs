@@ -1,6 +1,8 @@
 //! A whole cluster on this machine: two masters, Redis and the API, to try, to teach and to test with.
 
+mod archive;
 mod detach;
+mod joined;
 mod layout;
 mod master;
 mod ports;
@@ -16,6 +18,7 @@ use crate::process;
 use crate::programs::{Owner, Programs};
 use crate::replication::setup::NeedsRejoin;
 use anyhow::{Context, bail};
+pub use joined::adopted;
 use layout::{Layout, Ports, State};
 use master::{DATABASE, Holder, Master, ServerState};
 use nix::sys::signal::Signal;

@@ -3,7 +3,7 @@
 use super::layout::{Layout, State};
 use super::master::{DATABASE, Master};
 use crate::cluster::NodeId;
-use crate::config::{Config, SecretUrl, Values};
+use crate::config::Values;
 use crate::limits;
 use crate::process::Process;
 use crate::programs::Owner;
@@ -79,24 +79,13 @@ pub fn start_redis(layout: &Layout, owner: Owner, port: u16) -> anyhow::Result<(
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start_api(
-    layout: &Layout,
-    values: &Values,
-    joined: &Config,
-) -> anyhow::Result<(Child, Process)> {
+pub fn start_api(layout: &Layout, joined: &Values) -> anyhow::Result<(Child, Process)> {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .open(layout.api_log())?;
-    let url = |url: &SecretUrl| url.reveal().to_string();
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
-    command.arg("serve").envs(values.iter());
-    command
-        .env("MASTER1_URL", url(&joined.masters[0]))
-        .env("MASTER2_URL", url(&joined.masters[1]));
-    command
-        .env("REDIS_URL", url(&joined.redis_url))
-        .env("PORT", joined.port.to_string());
+    command.arg("serve").envs(joined.iter());
     command.process_group(0);
     command
         .stdin(Stdio::null())

@@ -5,7 +5,7 @@ use super::layout::{Layout, Ports, State};
 use super::master::{DATABASE, Master};
 use super::ports::{self, Claim};
 use super::services::{follow, is_healthy, make_database, say, start_api, start_redis};
-use super::{end, stop};
+use super::{archive, end, joined, stop};
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
 use crate::limits;
@@ -155,6 +155,7 @@ impl Up<'_> {
             say("the last start here was not stopped; stopping what it left");
             stop(&self.layout, &old)?;
         }
+        archive::keep_passphrase(&self.layout, owner, self.config.backups.passphrase.as_ref())?;
         let claim = match self.options.ephemeral {
             true => ports::any()?,
             false => ports::choose(
@@ -179,8 +180,7 @@ impl Up<'_> {
         let started = self.start_masters(owner, &programs, &claim);
         self.check_interrupted()?;
         started?;
-        let joined = self.joined_config(ports)?;
-        self.join(&joined, &state)?;
+        self.join(&Config::check(&self.joined(ports)?)?, &state)?;
 
         claim.release(ports.redis);
         let (child, process) = start_redis(&self.layout, owner, ports.redis)?;
@@ -190,7 +190,7 @@ impl Up<'_> {
         claim.release(ports.api);
         if !self.options.no_api {
             self.follow = Some(follow(self.layout.api_log())?);
-            state.api = Some(self.start_api(&joined)?);
+            state.api = Some(self.start_api(ports)?);
             self.layout.write_state(&state)?;
             self.wait_for_api(&state)?;
         }
@@ -303,27 +303,13 @@ impl Up<'_> {
         })
     }
 
-    /// The configuration with the masters as they run here.
-    fn joined_config(&self, ports: Ports) -> anyhow::Result<Config> {
-        let [first, second] = ports.masters;
-        let mut values = self.values.clone();
-        values.insert(
-            "MASTER1_URL",
-            Master::url(first, DATABASE)?.reveal().to_string(),
-        );
-        values.insert(
-            "MASTER2_URL",
-            Master::url(second, DATABASE)?.reveal().to_string(),
-        );
-        values.insert("REDIS_URL", format!("redis://127.0.0.1:{}", ports.redis));
-        values.insert("PORT", ports.api.to_string());
-        values.remove("MASTER1_PEER_ADDRESS");
-        values.remove("MASTER2_PEER_ADDRESS");
-        Ok(Config::check(&values)?)
+    /// The values for what runs beside the masters.
+    fn joined(&self, ports: Ports) -> anyhow::Result<Values> {
+        joined::values(&self.layout, self.values, ports, self.options.ephemeral)
     }
 
-    fn start_api(&mut self, joined: &Config) -> anyhow::Result<Process> {
-        let (child, process) = start_api(&self.layout, self.values, joined)?;
+    fn start_api(&mut self, ports: Ports) -> anyhow::Result<Process> {
+        let (child, process) = start_api(&self.layout, &self.joined(ports)?)?;
         self.api = Some(child);
         Ok(process)
     }
@@ -383,8 +369,7 @@ impl Up<'_> {
             }
             restarts.push(Instant::now());
             say(&format!("api: ended ({status}); starting it again"));
-            let joined = self.joined_config(state.ports)?;
-            state.api = Some(self.start_api(&joined)?);
+            state.api = Some(self.start_api(state.ports)?);
             self.layout.write_state(&state)?;
         }
     }

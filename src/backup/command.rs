@@ -1,0 +1,225 @@
+//! Running pgBackRest: as the right user, with a deadline, and believed only as far as it can be.
+
+use super::failure::{Class, Failure};
+use super::info::Stanza;
+use super::stanza;
+use crate::cluster::NodeId;
+use crate::config::Config;
+use crate::limits;
+use crate::process::{self, Bound, Cut, Process};
+use crate::programs::Owner;
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Where the backups of both masters are configured, and what it takes to reach them.
+#[derive(Clone, Debug)]
+pub struct Place {
+    folder: PathBuf,
+    owner: Owner,
+    /// The passphrase of the repositories, when it is not in their own configuration.
+    passphrase: Option<crate::config::Secret>,
+    /// With which pgBackRest logs in to each master.
+    passwords: [Option<crate::config::Secret>; 2],
+}
+
+/// Asked now and then while something runs: whether nobody wants it any more.
+pub type GiveUp<'a> = &'a dyn Fn() -> bool;
+
+/// For what is short enough to be waited for in any case.
+pub const NEVER: GiveUp<'static> = &|| false;
+
+impl Place {
+    /// The place that the configuration names; nothing when it names none.
+    ///
+    /// # Errors
+    /// When there is no user as whom pgBackRest can run.
+    pub fn of(config: &Config) -> anyhow::Result<Option<Place>> {
+        let Some(folder) = &config.backups.folder else {
+            return Ok(None);
+        };
+        Ok(Some(Place {
+            folder: PathBuf::from(folder),
+            owner: Owner::find()?,
+            passphrase: config.backups.passphrase.clone(),
+            passwords: NodeId::BOTH.map(|node| config.master(node).password()),
+        }))
+    }
+
+    /// The place in a folder, for what needs neither a login nor a passphrase of its own.
+    pub fn at(folder: &Path, owner: Owner) -> Place {
+        Place {
+            folder: folder.to_path_buf(),
+            owner,
+            passphrase: None,
+            passwords: [None, None],
+        }
+    }
+
+    /// The same for somebody who cannot do without.
+    ///
+    /// # Errors
+    /// When no place is configured.
+    pub fn needed(config: &Config) -> anyhow::Result<Place> {
+        Place::of(config)?.context(
+            "there are no backups here: no local cluster is running, and BACKUP_CONFIG_DIR names no folder \
+             with master1/pgbackrest.conf and master2/pgbackrest.conf",
+        )
+    }
+
+    /// The folder that holds `pgbackrest.conf` of a master.
+    pub fn folder(&self, node: NodeId) -> PathBuf {
+        self.folder.join(node.name())
+    }
+
+    /// The folder that holds what is shared by both masters.
+    pub fn root(&self) -> &Path {
+        &self.folder
+    }
+
+    /// As whom everything runs that touches a data folder.
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// What an option is set to in the configuration of a master, in whichever section it stands.
+    pub fn option(&self, node: NodeId, name: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.folder(node).join("pgbackrest.conf")).ok()?;
+        let values = text.lines().filter_map(|line| line.split_once('='));
+        let mut values = values.filter(|(key, _)| key.trim() == name);
+        values
+            .next_back()
+            .map(|(_, value)| value.trim().to_string())
+    }
+
+    /// A program that is ended with us, since nobody else would know of it.
+    pub(super) fn program(&self, name: impl AsRef<OsStr>) -> Command {
+        let with = Path::new("/usr/bin/setpriv");
+        let mut command = match with.exists() {
+            true => {
+                let mut command = Command::new(with);
+                command.args(["--pdeathsig", "TERM", "--"]).arg(name);
+                command
+            }
+            false => Command::new(name),
+        };
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LC_ALL", "C.UTF-8");
+        self.owner.apply(&mut command);
+        command
+    }
+
+    /// pgBackRest for a master. What it says comes on standard error, where no warning gets between JSON.
+    fn command(&self, node: NodeId, arguments: &[&str]) -> Command {
+        let mut command = self.program("pgbackrest");
+        command
+            .arg(format!("--config-path={}", self.folder(node).display()))
+            .arg(format!("--stanza={}", stanza(node)))
+            .args(["--log-level-console=off", "--log-level-stderr=warn"])
+            .args(arguments);
+        if let Some(passphrase) = &self.passphrase {
+            command.env("PGBACKREST_REPO1_CIPHER_PASS", passphrase.reveal());
+        }
+        if let Some(password) = &self.passwords[node.index()] {
+            command.env("PGPASSWORD", password.reveal());
+        }
+        command
+    }
+
+    /// Runs pgBackRest for a master and returns what it wrote to standard output.
+    ///
+    /// # Errors
+    /// Its failure, told apart by [`Class`].
+    pub fn run(
+        &self,
+        node: NodeId,
+        doing: &str,
+        arguments: &[&str],
+        patience: Duration,
+        give_up: GiveUp,
+    ) -> Result<String, Failure> {
+        let mut command = self.command(node, arguments);
+        let fail = |class, cause: String| Failure::new(class, node, doing, cause);
+        let bound = Bound {
+            patience,
+            give_up,
+            end: &end,
+        };
+        let ended = match process::finish(&mut command, &bound) {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(Cut::GivenUp)) => {
+                return Err(fail(Class::Interrupted, "given up".to_string()));
+            }
+            Ok(Err(Cut::TookTooLong)) => {
+                let cause = format!("not done after {} s", patience.as_secs());
+                return Err(fail(Class::TookTooLong, cause));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(fail(
+                    Class::NotInstalled,
+                    format!("run pgbackrest: {error}"),
+                ));
+            }
+            Err(error) => return Err(fail(Class::Other, format!("run pgbackrest: {error}"))),
+        };
+        let code = ended.status.code();
+        if code == Some(0) {
+            return Ok(String::from_utf8_lossy(&ended.out).into_owned());
+        }
+        let said = [ended.err.as_slice(), ended.out.as_slice()].concat();
+        let said = String::from_utf8_lossy(&said);
+        // setpriv's own word for a program that is not there.
+        let class = match code {
+            Some(127) => Class::NotInstalled,
+            code => Class::of(code, &said),
+        };
+        Err(fail(class, in_one_line(&said, ended.status)))
+    }
+
+    /// What pgBackRest knows of the backups of a master. Its exit code says nothing: a stanza that is missing or a repository
+    /// that cannot be read is a success to it.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or when what it says cannot be understood.
+    pub fn info(&self, node: NodeId) -> Result<Stanza, Failure> {
+        let doing = "ask pgBackRest about the backups of";
+        let text = self.run(
+            node,
+            doing,
+            &["info", "--output=json"],
+            limits::BACKUP_ASK,
+            NEVER,
+        )?;
+        super::info::parse(&text, stanza(node))
+            .map_err(|error| Failure::new(Class::Other, node, doing, format!("{error:#}")))
+    }
+}
+
+/// In an orderly way, so that no half of a backup is taken for a whole one; at once if it does not listen.
+fn end(process: Process) {
+    process.signal(Signal::SIGTERM);
+    if !process.wait_gone(Duration::from_secs(5)) {
+        process::kill_family(process);
+    }
+}
+
+/// Its words without the decoration of the log.
+fn in_one_line(said: &str, status: std::process::ExitStatus) -> String {
+    let lines = said.lines().map(|line| {
+        let line = line.trim();
+        let line = line.strip_prefix("ERROR: ").unwrap_or(line);
+        // On standard output it has a time and a process number in front.
+        line.split_once("ERROR: ").map_or(line, |(_, rest)| rest)
+    });
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    match lines.is_empty() {
+        true => format!("it said nothing ({status})"),
+        false => lines[lines.len().saturating_sub(6)..].join(" | "),
+    }
+}

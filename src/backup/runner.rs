@@ -1,0 +1,128 @@
+//! One backup, from the lock to the entry of what was made.
+
+use super::Kind;
+use super::command::{GiveUp, Place};
+use super::entry::Entry;
+use super::failure::{Class, Failure};
+use super::info::State;
+use super::stanza;
+use crate::cluster::NodeId;
+use crate::limits;
+use nix::fcntl::{Flock, FlockArg};
+use std::cell::Cell;
+use std::fs::{File, OpenOptions};
+use std::time::Instant;
+
+/// Bytes copied so far, of how many.
+pub type Copied = (u64, u64);
+
+/// Held while something is done to the backups of either master, by whichever process.
+pub struct Claim {
+    _lock: Flock<File>,
+}
+
+impl Place {
+    /// Claims the backups, for one piece of work at a time.
+    ///
+    /// # Errors
+    /// [`Class::Busy`] when somebody else has claimed them.
+    pub fn claim(&self, node: NodeId, doing: &str) -> Result<Claim, Failure> {
+        let path = self.root().join("backup.lock");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.map_err(|error| {
+            let cause = format!("open {}: {error}", path.display());
+            Failure::new(Class::WrongUser, node, doing, cause)
+        })?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Claim { _lock: lock }),
+            Err(_) => {
+                let cause = "a backup, a trial restore or a restore is under way";
+                Err(Failure::new(Class::Busy, node, doing, cause))
+            }
+        }
+    }
+
+    /// Every backup of a master, oldest first.
+    ///
+    /// # Errors
+    /// When pgBackRest cannot be asked, or cannot read its repository.
+    pub fn entries(&self, node: NodeId) -> Result<Vec<Entry>, Failure> {
+        let stanza = self.info(node)?;
+        if let State::Unreadable(why) = stanza.state {
+            let doing = "read the repository of";
+            return Err(Failure::new(Class::of(Some(0), &why), node, doing, why));
+        }
+        let repository = self.option(node, "repo1-path").unwrap_or_default();
+        let backups = stanza.backups.iter();
+        Ok(backups
+            .map(|backup| Entry::of(node, backup, &repository))
+            .collect())
+    }
+}
+
+/// What is wanted.
+pub struct Wanted<'a> {
+    pub node: NodeId,
+    pub kind: Kind,
+    /// Kept with the backup; see [`super::entry::notes`].
+    pub notes: &'a [(&'a str, String)],
+}
+
+/// Makes one backup. The caller holds a [`Claim`]. What pgBackRest answers proves nothing: it fails when only the clearing away of old
+/// backups failed, and makes another kind than was asked when one is missing. So what it has before and after counts.
+///
+/// # Errors
+/// Why there is no new backup.
+pub fn backup(
+    place: &Place,
+    wanted: &Wanted,
+    give_up: GiveUp,
+    progress: &dyn Fn(Copied),
+) -> Result<Entry, Failure> {
+    let node = wanted.node;
+    let doing = format!("make a backup ({}) of", wanted.kind);
+    let before = place.info(node)?;
+    if before.state == State::Missing {
+        stanza::ensure(place, node, true)?;
+    }
+    let looked = Cell::new(Instant::now());
+    let give_up = || {
+        if looked.get().elapsed() >= limits::BACKUP_LOOK {
+            let copied = place.info(node).ok().and_then(|stanza| stanza.progress);
+            copied.into_iter().for_each(progress);
+            looked.set(Instant::now());
+        }
+        give_up()
+    };
+    let mut arguments = vec![format!("--type={}", wanted.kind)];
+    for (name, value) in wanted.notes {
+        arguments.push(format!("--annotation={name}={value}"));
+    }
+    arguments.push("backup".to_string());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let run = || place.run(node, &doing, &arguments, limits::BACKUP_RUN, &give_up);
+    let outcome = match run() {
+        // The master got a new data folder since.
+        Err(failure) if failure.class == Class::StanzaMismatch => {
+            stanza::ensure(place, node, true)?;
+            run()
+        }
+        outcome => outcome,
+    };
+    let after = place.entries(node)?;
+    let new = after
+        .into_iter()
+        .rfind(|entry| before.backup(&entry.label).is_none());
+    match (new, outcome) {
+        (Some(entry), Ok(_)) => Ok(entry),
+        (Some(entry), Err(failure)) => {
+            log::warn!("backup {} is there, and yet: {failure}", entry.label);
+            Ok(entry)
+        }
+        (None, Err(failure)) => Err(failure),
+        (None, Ok(said)) => {
+            let cause = format!("pgBackRest is content, and there is none: {}", said.trim());
+            Err(Failure::new(Class::Other, node, &doing, cause))
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The WAL archive and the backups of a local master: its configuration for pgBackRest, made from the project's own, and the stanza,
+//! made before the server's first start, so that no WAL is ever without a place to go.
+
+use super::layout::Layout;
+use super::services::say;
+use crate::backup::command::Place;
+use crate::backup::stanza::{self, Outcome};
+use crate::cluster::NodeId;
+use crate::config::Secret;
+use crate::programs::Owner;
+use anyhow::{Context, bail};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// pgBackRest's configuration for each master, as the project has it.
+const TEMPLATES: [&str; 2] = [
+    include_str!("../../pgbackrest/master1/pgbackrest.conf"),
+    include_str!("../../pgbackrest/master2/pgbackrest.conf"),
+];
+
+/// Where a master's WAL and backups go.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    node: NodeId,
+    owner: Owner,
+    /// The configuration of both masters, and the passphrase.
+    all: PathBuf,
+    /// The configuration of this one, and what pgBackRest works with.
+    folder: PathBuf,
+    repository: PathBuf,
+}
+
+/// Whether pgBackRest is installed. Without it a local cluster runs all the same, without backups.
+pub fn is_installed() -> bool {
+    ["/usr/bin", "/usr/local/bin", "/bin"]
+        .iter()
+        .any(|folder| Path::new(folder).join("pgbackrest").exists())
+}
+
+impl Archive {
+    pub fn new(layout: &Layout, node: NodeId, owner: Owner) -> Archive {
+        Archive {
+            node,
+            owner,
+            all: layout.pgbackrest(),
+            folder: layout.pgbackrest().join(node.name()),
+            repository: layout.backups().join(node.name()),
+        }
+    }
+
+    /// What the server is told about its WAL.
+    pub fn settings(&self) -> String {
+        if !is_installed() {
+            return "archive_mode = off\n".to_string();
+        }
+        let folder = self.folder.display().to_string();
+        format!(
+            "archive_mode = on\n\
+             archive_command = 'pgbackrest --config-path=\"{}\" --stanza={} archive-push %p'\n",
+            folder.replace('\'', "''"),
+            crate::backup::stanza(self.node)
+        )
+    }
+
+    /// Readies the archive of a server that does not run and is about to.
+    ///
+    /// # Errors
+    /// When its files cannot be written. That the stanza could not be made is told and is no error: the server keeps its WAL,
+    /// and hands it over once there is one.
+    pub fn prepare(&self, data: &Path, run: &Path, port: u16) -> anyhow::Result<()> {
+        if !is_installed() {
+            say(&format!(
+                "{}: pgBackRest is not installed, so there are no backups; scripts/install.sh installs it",
+                self.node
+            ));
+            return Ok(());
+        }
+        let repositories = self.repository.parent().unwrap_or(&self.repository);
+        for folder in [&self.all, &self.folder, repositories, &self.repository] {
+            self.owner.make_folder(folder)?;
+        }
+        for name in ["conf.d", "spool", "lock", "log"] {
+            self.owner.make_folder(&self.folder.join(name))?;
+        }
+        self.configure(data, run, port)?;
+        let system = system_of(data)?;
+        let mark = self.folder.join("system-id");
+        let made = self
+            .repository
+            .join("archive")
+            .join(crate::backup::stanza(self.node));
+        let known = fs::read_to_string(&mark).is_ok_and(|text| text.trim() == system.to_string());
+        if known && made.join("archive.info").exists() {
+            return Ok(());
+        }
+        match stanza::ensure(&Place::at(&self.all, self.owner), self.node, false) {
+            Ok(outcome) => {
+                if outcome == Outcome::Upgraded {
+                    say(&format!(
+                        "{}: a new data folder; the backups of the old one stay",
+                        self.node
+                    ));
+                }
+                self.write(&mark, &format!("{system}\n"))
+            }
+            Err(failure) => {
+                say(&format!("ALARM: {failure}; no WAL is archived until then"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes the configuration: the project's, with the paths and the port of this cluster.
+    fn configure(&self, data: &Path, run: &Path, port: u16) -> anyhow::Result<()> {
+        let path = |path: &Path| path.display().to_string();
+        let ours = [
+            ("repo1-path", path(&self.repository)),
+            ("spool-path", path(&self.folder.join("spool"))),
+            ("lock-path", path(&self.folder.join("lock"))),
+            ("log-path", path(&self.folder.join("log"))),
+            ("pg1-path", path(data)),
+            ("pg1-port", port.to_string()),
+            ("pg1-socket-path", path(run)),
+        ];
+        let text = with_values(TEMPLATES[self.node.index()], &ours);
+        let text = format!("# Written at each start by `imdb-ha local up`.\n{text}");
+        self.write(&self.folder.join("pgbackrest.conf"), &text)?;
+        let passphrase = fs::read_to_string(passphrase_file(&self.all))
+            .context("read the passphrase of the backups")?;
+        let text = format!("[global]\nrepo1-cipher-pass={}\n", passphrase.trim());
+        self.write(&self.folder.join("conf.d/passphrase.conf"), &text)
+    }
+
+    /// Writes a file that only the owner reads.
+    fn write(&self, path: &Path, text: &str) -> anyhow::Result<()> {
+        write_private(path, text, self.owner)
+    }
+}
+
+fn passphrase_file(all: &Path) -> PathBuf {
+    all.join("passphrase")
+}
+
+fn write_private(path: &Path, text: &str, owner: Owner) -> anyhow::Result<()> {
+    let write = || -> std::io::Result<()> {
+        let new = path.with_extension("new");
+        fs::write(&new, "")?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+        fs::write(&new, text)?;
+        owner.give(&new)?;
+        fs::rename(&new, path)
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+/// Sees that there is a passphrase: the one that was given, or one that is drawn now. It is kept, since without it no backup can
+/// be read, and it cannot be changed for a repository that is there.
+///
+/// # Errors
+/// When another one was given than the repositories were made with.
+pub fn keep_passphrase(
+    layout: &Layout,
+    owner: Owner,
+    given: Option<&Secret>,
+) -> anyhow::Result<()> {
+    if !is_installed() {
+        return Ok(());
+    }
+    let all = layout.pgbackrest();
+    owner.make_folder(&all)?;
+    let file = passphrase_file(&all);
+    let kept = fs::read_to_string(&file).ok();
+    match (kept.as_deref().map(str::trim), given) {
+        (Some(kept), Some(given)) if kept != given.reveal() => bail!(
+            "BACKUP_PASSPHRASE: the backups in {} were made with another one, which {} holds; it cannot be changed",
+            layout.backups().display(),
+            file.display()
+        ),
+        (Some(_), _) => Ok(()),
+        (None, Some(given)) => write_private(&file, given.reveal(), owner),
+        (None, None) => {
+            let mut random = [0_u8; 32];
+            File::open("/dev/urandom")
+                .and_then(|mut source| source.read_exact(&mut random))
+                .context("draw a passphrase for the backups")?;
+            let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+            write_private(&file, &text, owner)?;
+            say(&format!(
+                "backups: encrypted with a passphrase drawn now; keep a copy of {} elsewhere",
+                file.display()
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// The number that tells a data folder from every other: the first field of `pg_control`.
+fn system_of(data: &Path) -> anyhow::Result<u64> {
+    let path = data.join("global/pg_control");
+    let mut first = [0_u8; 8];
+    File::open(&path)
+        .and_then(|mut file| file.read_exact(&mut first))
+        .with_context(|| format!("read {}", path.display()))?;
+    Ok(u64::from_ne_bytes(first))
+}
+
+/// The lines of a configuration with other values for some keys.
+fn with_values(template: &str, values: &[(&str, String)]) -> String {
+    let lines = template.lines().map(|line| {
+        let key = line.split_once('=').map(|(key, _)| key);
+        match values.iter().find(|(name, _)| Some(*name) == key) {
+            Some((name, value)) => format!("{name}={value}\n"),
+            None => format!("{line}\n"),
+        }
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_cluster_changes_every_path_of_the_project_s_configuration() {
+        let names = [
+            "repo1-path",
+            "spool-path",
+            "lock-path",
+            "log-path",
+            "pg1-path",
+            "pg1-port",
+            "pg1-socket-path",
+        ];
+        let values = names.map(|name| (name, "/here".to_string()));
+        for template in TEMPLATES {
+            let text = with_values(template, &values);
+            assert_eq!(text.matches("=/here\n").count(), names.len());
+            assert!(!text.contains("/var/"), "{text}");
+            assert_eq!(text.lines().count(), template.lines().count());
+        }
+    }
+
+    #[test]
+    fn both_masters_are_configured_alike() {
+        let [first, second] = TEMPLATES;
+        assert_eq!(first.replace("master1", "master2"), second);
+    }
+}

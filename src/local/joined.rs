@@ -1,0 +1,77 @@
+//! The configuration of everything that runs beside the masters of a local cluster, or asks about them.
+
+use super::archive;
+use super::layout::{Layout, Ports};
+use super::master::{DATABASE, Master};
+use crate::cluster::NodeId;
+use crate::config::{Config, Values};
+
+/// Where the parts of a cluster are.
+fn places(layout: &Layout, ports: Ports) -> anyhow::Result<Values> {
+    let url = |node: NodeId| -> anyhow::Result<String> {
+        let url = Master::url(ports.masters[node.index()], DATABASE)?;
+        Ok(url.reveal().to_string())
+    };
+    let mut values = Values::from([
+        ("MASTER1_URL", url(NodeId::Master1)?),
+        ("MASTER2_URL", url(NodeId::Master2)?),
+        ("REDIS_URL", format!("redis://127.0.0.1:{}", ports.redis)),
+        ("PORT", ports.api.to_string()),
+    ]);
+    if archive::is_installed() {
+        let folder = layout.pgbackrest().display().to_string();
+        values.insert("BACKUP_CONFIG_DIR", folder);
+    }
+    Ok(values)
+}
+
+/// The values for the API of this cluster, whatever the user's say of where things are.
+///
+/// # Errors
+/// A URL that cannot be made.
+pub fn values(
+    layout: &Layout,
+    users: &Values,
+    ports: Ports,
+    ephemeral: bool,
+) -> anyhow::Result<Values> {
+    let mut values = users.clone();
+    values.extend(places(layout, ports)?);
+    let not_here = [
+        "MASTER1_PEER_ADDRESS",
+        "MASTER2_PEER_ADDRESS",
+        // The configuration that belongs to the repositories has it.
+        "BACKUP_PASSPHRASE",
+        "BACKUP_PASSPHRASE_FILE",
+    ];
+    not_here.iter().for_each(|name| drop(values.remove(name)));
+    // What lives for minutes needs no backups, unless somebody wants them.
+    let schedule = [
+        "BACKUP_FULL_EVERY",
+        "BACKUP_DIFF_EVERY",
+        "BACKUP_INCR_EVERY",
+        "BACKUP_DRILL_EVERY",
+    ];
+    for name in schedule.into_iter().filter(|_| ephemeral) {
+        values.entry(name).or_insert_with(|| "off".to_string());
+    }
+    Ok(values)
+}
+
+/// The configuration for a command: where nothing was said about where things are, those of the local cluster of this data
+/// folder are meant, if one was started there.
+///
+/// # Errors
+/// A state file that cannot be read.
+pub fn adopted(values: &Values) -> anyhow::Result<Config> {
+    let config = Config::check(values)?;
+    let Ok(layout) = Layout::of(&config) else {
+        return Ok(config);
+    };
+    let Some(state) = layout.state()? else {
+        return Ok(config);
+    };
+    let mut all = places(&layout, state.ports)?;
+    all.extend(values.iter().map(|(name, value)| (*name, value.clone())));
+    Ok(Config::check(&all)?)
+}
