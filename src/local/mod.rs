@@ -1,6 +1,7 @@
 //! A whole cluster on this machine: two masters, Redis and the API, to try, to teach and to test with.
 
 mod detach;
+mod interrupt;
 mod layout;
 mod master;
 mod ports;
@@ -13,6 +14,7 @@ use crate::cluster::NodeId;
 use crate::config::{self, Config, Values};
 use crate::limits;
 use crate::output;
+use crate::own_api;
 use crate::replication::setup::NeedsRejoin;
 use anyhow::{Context, bail};
 use layout::{Layout, Owner, Ports, Programs, State};
@@ -277,8 +279,8 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let word = |process: Option<process::Process>| match process {
-        Some(process) if process.is_frozen() => format!("frozen  (process {})", process.pid),
-        Some(process) if process.lives() => format!("up      (process {})", process.pid),
+        Some(process) if process.is_frozen() => format!("frozen   (process {})", process.pid),
+        Some(process) if process.lives() => format!("up       (process {})", process.pid),
         _ => "down".to_string(),
     };
     output::print(match state.api {
@@ -346,12 +348,7 @@ fn api_address(state: &State) -> SocketAddr {
         .bind
         .parse()
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let ip = match bind {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, state.ports.api)
+    own_api::reachable(SocketAddr::new(bind, state.ports.api))
 }
 
 fn api_url(address: SocketAddr) -> String {
