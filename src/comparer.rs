@@ -2,7 +2,7 @@
 //! so that there is never more than one comparison, on sessions of its own, gently.
 
 use crate::board::Board;
-use crate::cluster::{NodeId, NodeState};
+use crate::cluster::{NodeId, NodeState, Role};
 use crate::config::Config;
 use crate::limits;
 use crate::replication::compare::{self, Failure, Masters, Pace, Report, State};
@@ -142,7 +142,8 @@ impl Comparer {
         let differs = report.state == State::Differing;
         differs.then(|| {
             format!(
-                "the masters differ in {} rows (compared at {}); GET /compare and imdb-ha compare tell which",
+                "the masters differ in {} rows (compared at {}); GET /compare and \
+                 imdb-ha compare tell which, --repair mends them, and the next comparison (POST /compare) clears this",
                 report.differing, report.at
             )
         })
@@ -164,7 +165,7 @@ impl Shared {
                 Ok(job) => self.compare(job),
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    let skipped = not_up(board);
+                    let skipped = not_now(board);
                     let pause = match skipped {
                         Some(_) => self
                             .interval
@@ -226,9 +227,13 @@ impl Shared {
     }
 }
 
-/// Which master is not there to be compared, if one is not.
-fn not_up(board: &Board) -> Option<String> {
+/// Why the schedule's turn is let pass: a master that is not there to be compared, or another process
+/// that does it for all.
+fn not_now(board: &Board) -> Option<String> {
     let view = board.look().0;
+    if let Role::Follower(leader) = &view.role {
+        return Some(format!("the process at {} does it", leader.address));
+    }
     let mut missing = NodeId::BOTH
         .into_iter()
         .map(|node| (node, view.node(node).state))

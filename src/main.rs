@@ -16,6 +16,7 @@ mod limits;
 mod local;
 mod logging;
 mod output;
+mod own_api;
 mod pg;
 mod probe;
 mod process;
@@ -53,12 +54,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // These two need no configuration, and so work even with a broken one.
     match cli.command {
         Subcommands::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "imdb-ha",
-                &mut std::io::stdout(),
-            );
+            // Into memory first: whoever reads it may stop reading, which is no error of ours.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "imdb-ha", &mut script);
+            output::print(String::from_utf8_lossy(&script).trim_end());
             return Ok(ExitCode::SUCCESS);
         }
         Subcommands::Table { which } => {

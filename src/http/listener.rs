@@ -3,11 +3,11 @@
 
 use super::server::Shared;
 use crate::limits;
+use crate::own_api;
 use anyhow::Context;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use socket2::{Domain, Socket, Type};
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
@@ -56,7 +56,7 @@ pub(super) fn start(
     crate::vital::spawn("http-listener".to_string(), move || {
         keep_listening(&shared, &listener, &is_deaf)
     })?;
-    let target = reachable(address);
+    let target = own_api::reachable(address);
     crate::vital::spawn("http-pulse".to_string(), move || beat(target, &deaf))?;
     crate::vital::spawn("http-nudge".to_string(), move || {
         loop {
@@ -64,16 +64,6 @@ pub(super) fn start(
             std::thread::sleep(limits::NUDGE_INTERVAL);
         }
     })
-}
-
-/// Where this process reaches its own listener.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 /// A connection that comes and goes. When two clients connect at the same moment, tiny_http can put both
@@ -93,8 +83,8 @@ fn nudge(target: SocketAddr) {
 fn beat(target: SocketAddr, deaf: &Sender<()>) {
     let mut missed = 0;
     loop {
-        match pulse(target) {
-            Ok(()) => missed = 0,
+        match own_api::get(target, "/active-node", limits::PULSE_PATIENCE) {
+            Ok(_) => missed = 0,
             Err(error) => {
                 missed += 1;
                 log::warn!("the API does not answer on {target}: {error}");
@@ -105,21 +95,6 @@ fn beat(target: SocketAddr, deaf: &Sender<()>) {
             let _ = deaf.try_send(());
         }
         std::thread::sleep(limits::PULSE_INTERVAL);
-    }
-}
-
-/// One request that needs no master.
-fn pulse(target: SocketAddr) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&target, limits::PULSE_PATIENCE)?;
-    stream.set_read_timeout(Some(limits::PULSE_PATIENCE))?;
-    stream.set_write_timeout(Some(limits::PULSE_PATIENCE))?;
-    stream
-        .write_all(b"GET /active-node HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    match stream.read(&mut [0; 16])? {
-        0 => Err(std::io::Error::other(
-            "the connection was closed without an answer",
-        )),
-        _ => Ok(()),
     }
 }
 

@@ -269,6 +269,10 @@ pub const PORTS_TRIED: u16 = 100;
 /// The whole of `local up`, before it gives up and says what is missing.
 pub const LOCAL_READY: Duration = Duration::from_secs(90);
 
+/// Of it, the time for both masters to take part in each commit once the API serves: some 0.3 s, unless one
+/// of them is not there.
+pub const LOCAL_JOINED: Duration = Duration::from_millis(1_500);
+
 // --- rebuilding a master ----------------------------------------------------------------------
 
 /// Time for the first answer of each master to a rejoin: a frozen one is found out before anything is
@@ -278,7 +282,7 @@ pub const REJOIN_ASK: Duration = Duration::from_secs(6);
 /// Wait for the lock of a set-up whose program was killed; its server notices within a second.
 pub const SETUP_ALONE: Duration = Duration::from_secs(4);
 
-/// Wait for the API's answer to which master is active; it answers in a millisecond or not at all.
+/// Wait for an answer of the API that needs no master; it comes in a millisecond or not at all.
 pub const API_ASK: Duration = Duration::from_millis(1_000);
 
 /// Of that answer, how much is read, in bytes. The answer itself is under 300.

@@ -2,6 +2,7 @@
 
 mod archive;
 mod detach;
+mod interrupt;
 mod joined;
 mod layout;
 mod master;
@@ -14,6 +15,7 @@ use crate::cluster::NodeId;
 use crate::config::{self, Config, Values};
 use crate::limits;
 use crate::output;
+use crate::own_api;
 use crate::process;
 use crate::programs::{Owner, Programs};
 use crate::replication::setup::NeedsRejoin;
@@ -281,8 +283,8 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let word = |process: Option<process::Process>| match process {
-        Some(process) if process.is_frozen() => format!("frozen  (process {})", process.pid),
-        Some(process) if process.lives() => format!("up      (process {})", process.pid),
+        Some(process) if process.is_frozen() => format!("frozen   (process {})", process.pid),
+        Some(process) if process.lives() => format!("up       (process {})", process.pid),
         _ => "down".to_string(),
     };
     output::print(match state.api {
@@ -350,12 +352,7 @@ fn api_address(state: &State) -> SocketAddr {
         .bind
         .parse()
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let ip = match bind {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, state.ports.api)
+    own_api::reachable(SocketAddr::new(bind, state.ports.api))
 }
 
 fn api_url(address: SocketAddr) -> String {

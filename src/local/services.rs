@@ -5,6 +5,7 @@ use super::master::{DATABASE, Master};
 use crate::cluster::NodeId;
 use crate::config::Values;
 use crate::limits;
+use crate::own_api;
 use crate::process::Process;
 use crate::programs::Owner;
 use anyhow::{Context, bail};
@@ -122,18 +123,23 @@ pub fn make_database(node: NodeId, port: u16) -> anyhow::Result<()> {
         .with_context(|| format!("make the database {DATABASE} on {node}"))
 }
 
-/// Whether `GET /health` answers 200. One request by hand: a whole HTTP client for it is too much.
-pub fn is_healthy(state: &State) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let address = super::api_address(state);
-        let mut stream = std::net::TcpStream::connect_timeout(&address, limits::CONNECT_TIMEOUT)?;
-        stream.set_read_timeout(Some(limits::CONNECT_TIMEOUT))?;
-        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
+/// What `GET /health` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does not answer, or nobody serves.
+    Unhealthy,
+    /// A master serves; the other one does not take part yet.
+    Degraded,
+    Healthy,
+}
+
+/// Asks the API how it is.
+pub fn health(state: &State) -> Health {
+    match own_api::get(super::api_address(state), "/health", limits::API_ASK) {
+        Ok((200, body)) if body.contains("\"degraded\"") => Health::Degraded,
+        Ok((200, _)) => Health::Healthy,
+        _ => Health::Unhealthy,
+    }
 }
 
 /// Shows what is added to a file from now on, until the result is dropped.

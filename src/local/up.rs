@@ -1,10 +1,11 @@
 //! `imdb-ha local up`: starts everything in order, says one line per event, and stops everything that
 //! it started when it is told to.
 
+use super::interrupt::{Interrupt, Interrupted};
 use super::layout::{Layout, Ports, State};
 use super::master::{DATABASE, Master};
 use super::ports::{self, Claim};
-use super::services::{follow, is_healthy, make_database, say, start_api, start_redis};
+use super::services::{Health, follow, health, make_database, say, start_api, start_redis};
 use super::{archive, end, joined, stop};
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
@@ -14,11 +15,8 @@ use crate::process::Process;
 use crate::programs::{Owner, Programs};
 use crate::replication::setup;
 use anyhow::{Context, bail};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use crossbeam_channel::Sender;
 use std::fs;
-use std::io::IsTerminal;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
@@ -39,7 +37,7 @@ const API_RESTARTS_MAX: usize = 5;
 /// # Errors
 /// What could not be started; everything that had been is stopped again then.
 pub fn run(config: &Config, values: &Values, options: &Options) -> anyhow::Result<ExitCode> {
-    let stopped = listen_for_the_end(options.ephemeral)?;
+    let interrupt = Interrupt::listen(options.ephemeral)?;
     let layout = match options.ephemeral {
         true => temporary_layout()?,
         false => Layout::of(config)?,
@@ -50,7 +48,7 @@ pub fn run(config: &Config, values: &Values, options: &Options) -> anyhow::Resul
         values,
         options,
         layout,
-        stopped,
+        interrupt,
         api: None,
         redis: None,
         follow: None,
@@ -74,47 +72,6 @@ pub fn run(config: &Config, values: &Values, options: &Options) -> anyhow::Resul
     }
 }
 
-/// The start was broken off by whoever asked for it.
-#[derive(Debug)]
-struct Interrupted;
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
-/// What ends when the end is asked for: by a signal or, for an ephemeral cluster, by the end of
-/// standard input, so that it does not outlive whoever started it.
-fn listen_for_the_end(tied: bool) -> anyhow::Result<Receiver<()>> {
-    let (tell, told) = crossbeam_channel::bounded(1);
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listen for signals")?;
-    // Asked for now: a terminal that was closed is none any more by the time its SIGHUP is read.
-    let on_a_terminal = std::io::stdin().is_terminal();
-    let by_signal = tell.clone();
-    std::thread::Builder::new()
-        .name("signals".to_string())
-        .spawn(move || {
-            for signal in signals.forever() {
-                // Whoever logs out leaves a detached cluster running.
-                if signal != SIGHUP || on_a_terminal {
-                    let _ = by_signal.try_send(());
-                }
-            }
-        })?;
-    if tied {
-        std::thread::Builder::new()
-            .name("stdin".to_string())
-            .spawn(move || {
-                let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-                let _ = tell.try_send(());
-            })?;
-    }
-    Ok(told)
-}
-
 fn temporary_layout() -> anyhow::Result<Layout> {
     let unique = format!(
         "imdb-ha-{}-{}",
@@ -133,7 +90,7 @@ struct Up<'a> {
     values: &'a Values,
     options: &'a Options,
     layout: Layout,
-    stopped: Receiver<()>,
+    interrupt: Interrupt,
     api: Option<Child>,
     redis: Option<Child>,
     /// Dropping it ends the thread that shows what the API logs.
@@ -178,7 +135,7 @@ impl Up<'_> {
         self.layout.write_state(&state)?;
 
         let started = self.start_masters(owner, &programs, &claim);
-        self.check_interrupted()?;
+        self.interrupt.check()?;
         started?;
         self.join(&Config::check(&self.joined(ports)?)?, &state)?;
 
@@ -212,7 +169,7 @@ impl Up<'_> {
     /// decides: rebuilding throws away what is left on the one.
     fn join(&self, joined: &Config, state: &State) -> anyhow::Result<()> {
         let of_setup = joined.clone();
-        let outcome = self.unless_interrupted(move || {
+        let outcome = self.interrupt.unless(move || {
             for line in setup::run(&of_setup)? {
                 say(&format!("replication: {line}"));
             }
@@ -228,39 +185,6 @@ impl Up<'_> {
         }
     }
 
-    /// Whether the end was asked for. The word stays where it is, for everyone who asks.
-    fn is_interrupted(&self) -> bool {
-        !self.stopped.is_empty()
-    }
-
-    fn check_interrupted(&self) -> anyhow::Result<()> {
-        match self.is_interrupted() {
-            true => bail!(Interrupted),
-            false => Ok(()),
-        }
-    }
-
-    /// Does what may wait for a master, unless the end is asked for meanwhile. Then it is left alone
-    /// with its own deadline, and ends at the latest with this process.
-    fn unless_interrupted<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
-        let (tell, told) = crossbeam_channel::bounded(1);
-        std::thread::Builder::new()
-            .name("start".to_string())
-            .spawn(move || drop(tell.send(work())))
-            .context("start a thread")?;
-        loop {
-            self.check_interrupted()?;
-            match told.recv_timeout(Duration::from_millis(20)) {
-                Ok(outcome) => return outcome,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => bail!("a step of the start panicked"),
-            }
-        }
-    }
-
     /// Makes and starts both masters side by side, and their database.
     fn start_masters(
         &self,
@@ -269,7 +193,7 @@ impl Up<'_> {
         claim: &Claim,
     ) -> anyhow::Result<()> {
         let durable = !self.options.ephemeral;
-        let give_up = || self.is_interrupted();
+        let give_up = || self.interrupt.is_asked();
         let there = NodeId::BOTH.map(|node| Master::new(&self.layout, node, owner).exists());
         let start = |node: NodeId| -> anyhow::Result<()> {
             let master = Master::new(&self.layout, node, owner);
@@ -289,7 +213,7 @@ impl Up<'_> {
             claim.release(port);
             master.start(programs, port, &give_up)?;
             say(&format!("{node}: up on port {port}"));
-            self.unless_interrupted(move || make_database(node, port))
+            self.interrupt.unless(move || make_database(node, port))
         };
         std::thread::scope(|scope| {
             let both = NodeId::BOTH.map(|node| scope.spawn(move || start(node)));
@@ -314,31 +238,33 @@ impl Up<'_> {
         Ok(process)
     }
 
-    /// Waits until the API says that a master serves.
+    /// Waits until the API says that a master serves, and a moment for the other one to take part: who
+    /// reads "ready" may kill a master next.
     fn wait_for_api(&mut self, state: &State) -> anyhow::Result<()> {
         let deadline = Instant::now() + limits::LOCAL_READY;
-        while !is_healthy(state) {
-            self.check_interrupted()?;
-            if let Some(status) = self
-                .api
-                .as_mut()
-                .and_then(|child| child.try_wait().ok())
-                .flatten()
-            {
-                bail!(
-                    "the API ended ({status}); its log is {}",
-                    self.layout.api_log().display()
-                );
+        let mut serves_since = None;
+        loop {
+            match health(state) {
+                Health::Healthy => return Ok(()),
+                Health::Degraded => {
+                    let since: &mut Instant = serves_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= limits::LOCAL_JOINED {
+                        return Ok(());
+                    }
+                }
+                Health::Unhealthy => {}
+            }
+            self.interrupt.check()?;
+            let log = self.layout.api_log();
+            let ended = self.api.as_mut().and_then(|child| child.try_wait().ok()?);
+            if let Some(status) = ended {
+                bail!("the API ended ({status}); its log is {}", log.display());
             }
             if Instant::now() > deadline {
-                bail!(
-                    "the API is not healthy; its log is {}",
-                    self.layout.api_log().display()
-                );
+                bail!("the API is not healthy; its log is {}", log.display());
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
     }
 
     /// Keeps the API running until the end is asked for. A master that dies stays dead: that is what
@@ -346,9 +272,8 @@ impl Up<'_> {
     fn watch(&mut self, mut state: State) -> anyhow::Result<()> {
         let mut restarts: Vec<Instant> = Vec::new();
         loop {
-            match self.stopped.recv_timeout(Duration::from_millis(200)) {
-                Err(RecvTimeoutError::Timeout) => {}
-                _ => return Ok(()),
+            if self.interrupt.within(Duration::from_millis(200)) {
+                return Ok(());
             }
             if let Some(child) = self.redis.as_mut() {
                 if let Ok(Some(status)) = child.try_wait() {
