@@ -17,7 +17,9 @@ use crate::replication::setup;
 use anyhow::{Context, bail};
 use crossbeam_channel::Sender;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -63,12 +65,27 @@ pub fn run(config: &Config, values: &Values, options: &Options) -> anyhow::Resul
     }
     drop(lock);
     if options.ephemeral && ended.is_ok() {
-        let root = &up.layout.root;
-        fs::remove_dir_all(root).with_context(|| format!("remove {}", root.display()))?;
+        remove_folder(&up.layout.root)?;
     }
     match outcome {
         Err(error) if !error.is::<Interrupted>() => Err(error),
         _ => ended.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Removes the folder of what has ended. pgBackRest hands WAL over in the background, and for a moment after the
+/// server it may still put something in.
+fn remove_folder(root: &Path) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limits::API_STOP;
+    loop {
+        match fs::remove_dir_all(root) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).with_context(|| format!("remove {}", root.display()));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
     }
 }
 
