@@ -1,6 +1,7 @@
 //! A whole cluster on this machine: two masters, Redis and the API, to try, to teach and to test with.
 
 mod detach;
+mod holder;
 mod interrupt;
 mod layout;
 mod master;
@@ -17,8 +18,9 @@ use crate::output;
 use crate::own_api;
 use crate::replication::setup::NeedsRejoin;
 use anyhow::{Context, bail};
+use holder::{Holder, ServerState};
 use layout::{Layout, Owner, Ports, Programs, State};
-use master::{DATABASE, Holder, Master, ServerState};
+use master::{DATABASE, Master};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use services::say;
