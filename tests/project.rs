@@ -49,7 +49,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "src/history.rs",
             "src/lease.rs",
             "src/redis_link.rs",
-            "src/config/mod.rs",
+            "src/config/check.rs",
         ],
     ),
     ("env::var", &["src/config/mod.rs"]),

@@ -2,6 +2,7 @@
 
 mod archive;
 mod detach;
+mod holder;
 mod interrupt;
 mod joined;
 mod layout;
@@ -20,9 +21,10 @@ use crate::process;
 use crate::programs::{Owner, Programs};
 use crate::replication::setup::NeedsRejoin;
 use anyhow::{Context, bail};
+use holder::{Holder, ServerState};
 pub use joined::adopted;
 use layout::{Layout, Ports, State};
-use master::{DATABASE, Holder, Master, ServerState};
+use master::{DATABASE, Master};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use services::say;

@@ -1,0 +1,258 @@
+//! The checking of the values: each by its own rule, and everything that is wrong with them at once.
+
+use super::secret::{Secret, SecretUrl, mask};
+use super::variables::{duration_or_off, is_log_filter, variable};
+use super::{Config, PeerAddress, Values};
+use crate::cluster::NodeId;
+use crate::limits;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+use url::Url;
+
+/// One value that cannot be used: the variable, why, and the value as far as it may be shown.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Invalid {
+    pub name: &'static str,
+    pub reason: String,
+    pub value: String,
+}
+
+/// Everything that is wrong with the configuration, all at once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct InvalidConfig(pub Vec<Invalid>);
+
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self
+            .0
+            .iter()
+            .map(|invalid| {
+                format!(
+                    "{}: {} (got {})",
+                    invalid.name, invalid.reason, invalid.value
+                )
+            })
+            .collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for InvalidConfig {}
+
+/// How the URL of a PostgreSQL database may begin.
+pub(super) const POSTGRES: &[&str] = &["postgresql", "postgres"];
+
+/// Collects what is wrong while the values are read. A wrong value yields the default, which never
+/// gets out, because then the whole check fails.
+pub(super) struct Check<'a> {
+    values: &'a Values,
+    invalid: Vec<Invalid>,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn new(values: &'a Values) -> Check<'a> {
+        Check {
+            values,
+            invalid: Vec::new(),
+        }
+    }
+
+    /// Gives `config` if nothing that it was made of was wrong.
+    pub(super) fn done(self, config: Config) -> Result<Config, InvalidConfig> {
+        match self.invalid.is_empty() {
+            true => Ok(config),
+            false => Err(InvalidConfig(self.invalid)),
+        }
+    }
+
+    pub(super) fn optional(&self, name: &'static str) -> Option<String> {
+        self.values.get(name).cloned()
+    }
+
+    pub(super) fn text(&self, name: &'static str) -> String {
+        self.optional(name)
+            .unwrap_or_else(|| variable(name).default.to_string())
+    }
+
+    pub(super) fn complain(&mut self, name: &'static str, reason: impl Into<String>) {
+        let value = self.text(name);
+        let value = match variable(name).secret {
+            true => mask(&value),
+            false => format!("{value:?}"),
+        };
+        self.invalid.push(Invalid {
+            name,
+            reason: reason.into(),
+            value,
+        });
+    }
+
+    pub(super) fn number(&mut self, name: &'static str, least: u64, most: u64) -> u64 {
+        match self.text(name).trim().parse() {
+            Ok(number) if (least..=most).contains(&number) => number,
+            _ => {
+                self.complain(
+                    name,
+                    format!("must be a whole number from {least} to {most}"),
+                );
+                least
+            }
+        }
+    }
+
+    pub(super) fn parsed(&mut self, name: &'static str, what: &str) -> IpAddr {
+        IpAddr::from_str(self.text(name).trim()).unwrap_or_else(|_| {
+            self.complain(name, format!("must be {what}"));
+            IpAddr::from([127, 0, 0, 1])
+        })
+    }
+
+    pub(super) fn url(&mut self, name: &'static str, schemes: &[&str]) -> SecretUrl {
+        let url = match Url::parse(&self.text(name)) {
+            Ok(url) => url,
+            Err(error) => {
+                self.complain(name, format!("is not a URL: {error}"));
+                // A test holds that every default is valid.
+                return SecretUrl(Url::parse(variable(name).default).expect("a valid default"));
+            }
+        };
+        if !schemes.contains(&url.scheme()) {
+            self.complain(name, format!("must begin with {}://", schemes[0]));
+        } else if url.host_str().is_none_or(str::is_empty) {
+            self.complain(name, "names no host");
+        } else if schemes == POSTGRES && url.path().trim_matches('/').is_empty() {
+            self.complain(name, "names no database (the manual's is bases2-db)");
+        } else if schemes == POSTGRES {
+            if let Err(error) = url.as_str().parse::<postgres::Config>() {
+                let cause = crate::pg::explain_any(&error);
+                self.complain(
+                    name,
+                    format!("is not a PostgreSQL connection string: {cause}"),
+                );
+            }
+        } else if let Err(error) = redis::Client::open(url.as_str()) {
+            self.complain(name, format!("is not a Redis URL: {error}"));
+        }
+        SecretUrl(url)
+    }
+
+    /// One database under both names would be replicated to itself, and no failover would help.
+    pub(super) fn two_masters(&mut self, masters: &[SecretUrl; 2]) {
+        let [first, second] = masters;
+        let same = first.address().eq_ignore_ascii_case(&second.address())
+            && first.database() == second.database();
+        // A URL that cannot be used stands here as its default.
+        if same && self.invalid.is_empty() {
+            self.complain(
+                "MASTER2_URL",
+                format!("is the same database as MASTER1_URL ({first:?})"),
+            );
+        }
+    }
+
+    pub(super) fn log_filter(&mut self) -> String {
+        let text = self.text("RUST_LOG");
+        if !is_log_filter(&text) {
+            self.complain(
+                "RUST_LOG",
+                "must be a level (off, error, warn, info, debug, trace), module=level or module, \
+                 or several of them with commas between",
+            );
+        }
+        text
+    }
+
+    pub(super) fn peer_address(&mut self, node: NodeId, master: &SecretUrl) -> PeerAddress {
+        let name = match node {
+            NodeId::Master1 => "MASTER1_PEER_ADDRESS",
+            NodeId::Master2 => "MASTER2_PEER_ADDRESS",
+        };
+        let Some(text) = self.optional(name) else {
+            return PeerAddress {
+                host: master
+                    .0
+                    .host_str()
+                    .unwrap_or("127.0.0.1")
+                    .trim_matches(['[', ']'])
+                    .to_string(),
+                port: master.0.port().unwrap_or(5432),
+            };
+        };
+        match text
+            .rsplit_once(':')
+            .map(|(host, port)| (host, port.parse::<u16>()))
+        {
+            Some((host, Ok(port))) if !host.is_empty() && port > 0 => PeerAddress {
+                host: host.trim_matches(['[', ']']).to_string(),
+                port,
+            },
+            _ => {
+                self.complain(name, "must be host:port");
+                PeerAddress {
+                    host: String::new(),
+                    port: 0,
+                }
+            }
+        }
+    }
+
+    pub(super) fn admin_token(&mut self) -> Option<Secret> {
+        let token = self.optional("ADMIN_TOKEN")?;
+        if token.len() < 16 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.complain(
+                "ADMIN_TOKEN",
+                "must have at least 16 characters, printable ASCII without spaces",
+            );
+        }
+        Some(Secret(token))
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy, const N: usize>(
+        &mut self,
+        name: &'static str,
+        words: [(&str, T); N],
+    ) -> T {
+        let value = self.text(name).trim().to_ascii_lowercase();
+        let found = words.iter().find(|(word, _)| *word == value);
+        if found.is_none() {
+            let known = words.map(|(word, _)| word);
+            self.complain(name, format!("must be {}", known.join(" or ")));
+        }
+        found.map_or(words[0].1, |(_, meaning)| *meaning)
+    }
+
+    pub(super) fn compare_interval(&mut self) -> Option<Duration> {
+        let interval = duration_or_off(&self.text("COMPARE_INTERVAL"));
+        let most = limits::COMPARE_INTERVAL_MAX;
+        match interval {
+            Some(None) => None,
+            Some(Some(interval)) if interval >= Duration::from_secs(1) && interval <= most => {
+                Some(interval)
+            }
+            _ => {
+                let reason = "must be off or a time from 1s to 720h, such as 90s, 30m or 12h";
+                self.complain("COMPARE_INTERVAL", reason);
+                None
+            }
+        }
+    }
+
+    /// A handover may hold a write for as long as it lasts, and the write needs its time after that.
+    pub(super) fn request_deadline(&mut self) -> u64 {
+        let least = limits::HANDOVER_DEADLINE_MS + 1_000;
+        self.number("REQUEST_DEADLINE_MS", least, 60_000)
+    }
+
+    pub(super) fn silence_deadline(&mut self) -> u64 {
+        let silence_ms = self.number("SILENCE_DEADLINE_MS", 200, 60_000);
+        let probe_ms = self.text("PROBE_INTERVAL_MS").trim().parse().unwrap_or(0);
+        if silence_ms < 3 * probe_ms {
+            let reason = format!("must be at least three times PROBE_INTERVAL_MS ({probe_ms})");
+            self.complain("SILENCE_DEADLINE_MS", reason);
+        }
+        silence_ms
+    }
+}
