@@ -174,12 +174,26 @@ impl Place {
         }
         let said = [ended.err.as_slice(), ended.out.as_slice()].concat();
         let said = String::from_utf8_lossy(&said);
-        // setpriv's own word for a program that is not there.
         let class = match code {
+            // setpriv's own word for a program that is not there.
             Some(127) => Class::NotInstalled,
-            code => Class::of(code, &said),
+            code => match Class::of(code, &said) {
+                // It tries to write several times, and says what came of the last one: that its file is not there.
+                Class::Other | Class::ArchiveBroken if self.is_full(node) => Class::DiskFull,
+                class => class,
+            },
         };
         Err(fail(class, in_one_line(&said, ended.status)))
+    }
+
+    /// Whether the repository of a master has no room left.
+    fn is_full(&self, node: NodeId) -> bool {
+        let Some(repository) = self.option(node, "repo1-path") else {
+            return false;
+        };
+        nix::sys::statvfs::statvfs(repository.as_str()).is_ok_and(|found| {
+            found.blocks_available() * found.fragment_size() < limits::REPOSITORY_ROOM
+        })
     }
 
     /// What pgBackRest knows of the backups of a master. Its exit code says nothing: a stanza that is missing or a repository

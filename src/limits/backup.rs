@@ -23,3 +23,6 @@ pub const SCRATCH_ASK: Duration = Duration::from_secs(5);
 
 /// Time that it gets to stop in an orderly way.
 pub const SCRATCH_STOP: Duration = Duration::from_secs(20);
+
+/// Bytes free in the file system of a repository below which a failure to write is for want of room.
+pub const REPOSITORY_ROOM: u64 = 32 << 20;

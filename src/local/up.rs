@@ -3,7 +3,7 @@
 
 use super::interrupt::{Interrupt, Interrupted};
 use super::layout::{Layout, Ports, State};
-use super::master::{DATABASE, Master};
+use super::master::Master;
 use super::ports::{self, Claim};
 use super::services::{Health, follow, health, make_database, say, start_api, start_redis};
 use super::{archive, end, joined, stop};
