@@ -11,7 +11,7 @@ use crate::pg::explain_any;
 use crate::quiet::Quiet;
 use crate::redis_link;
 use crate::supervisor::Supervisor;
-use crossbeam_channel::select;
+use crossbeam_channel::{Receiver, Sender, select};
 use redis::{Connection, RedisResult};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use std::time::Instant;
 /// The Redis key of the lease. Its value is what the holder decided.
 pub const KEY: &str = "imdb-ha:lease";
 
-/// Takes the lease if it is ours already, or free and wanted, and returns whose it is then. Whatever else somebody
-/// put there, or what nobody renews because it has no end, is no lease.
+/// Takes the lease if it is ours already, or free and wanted, and returns whose it is then. Whatever
+/// else somebody put there, or what nobody renews because it has no end, is no lease.
 const CLAIM: &str = "\
     local is_text = redis.call('TYPE', KEYS[1]).ok == 'string' \
     local held = is_text and redis.call('PTTL', KEYS[1]) >= 0 and redis.call('GET', KEYS[1]) \
@@ -32,6 +32,13 @@ const CLAIM: &str = "\
     if not ours and ARGV[4] == '0' then return false end \
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
     return ARGV[2]";
+
+/// Deletes the lease if it is ours: by then it may be another's.
+const RELEASE: &str = "\
+    local is_text = redis.call('TYPE', KEYS[1]).ok == 'string' \
+    local read, record = pcall(cjson.decode, is_text and redis.call('GET', KEYS[1])) \
+    local ours = read and type(record) == 'table' and record.holder == ARGV[1] \
+    return ours and redis.call('DEL', KEYS[1]) or 0";
 
 /// What the holder of the lease tells the others.
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,6 +67,11 @@ struct Claimant {
     quiet: Quiet,
 }
 
+/// The thread that claims the lease.
+pub struct Lease {
+    stop: Sender<Sender<()>>,
+}
+
 /// Starts the thread that claims the lease.
 ///
 /// # Errors
@@ -68,8 +80,9 @@ pub fn start(
     config: Arc<Config>,
     board: Arc<Board>,
     supervisor: Supervisor,
-) -> std::io::Result<()> {
+) -> std::io::Result<Lease> {
     let now = jiff::Timestamp::now().as_millisecond();
+    let (stop, asked) = crossbeam_channel::bounded(1);
     let mut claimant = Claimant {
         holder: format!("{}-{}-{now}", host(), std::process::id()),
         config,
@@ -81,19 +94,23 @@ pub fn start(
         quiet: Quiet::default(),
     };
     crate::vital::spawn("lease".to_string(), move || {
-        loop {
-            let (_, changed) = claimant.board.look();
-            supervisor.report(Event::Role(claimant.role()));
-            // What was decided is told to the others at once.
-            select! {
-                recv(changed) -> _ => {}
-                default(limits::LEASE_INTERVAL) => {}
-            }
-            if claimant.connection.is_none() {
-                std::thread::sleep(limits::LEASE_INTERVAL);
-            }
-        }
-    })
+        let stopped = claimant.claim_until(&asked, &supervisor);
+        claimant.release();
+        drop(stopped);
+    })?;
+    Ok(Lease { stop })
+}
+
+impl Lease {
+    /// Ends the claiming and gives the lease back, so that another process decides at once, and a restart
+    /// of this one does not follow it for as long as the lease lasts. Redis may take
+    /// [`limits::LEASE_RELEASE`] for it.
+    pub fn release(self) {
+        let (done, told) = crossbeam_channel::bounded(0);
+        let _ = self.stop.try_send(done);
+        // It ends with an error when the thread drops its side, which is the sign.
+        let _ = told.recv_timeout(limits::LEASE_RELEASE);
+    }
 }
 
 /// The name of this machine: process ids are unique on one only.
@@ -103,6 +120,45 @@ fn host() -> String {
 }
 
 impl Claimant {
+    /// Claims the lease again and again, and returns who is to be told when the claiming has ended.
+    fn claim_until(
+        &mut self,
+        asked: &Receiver<Sender<()>>,
+        supervisor: &Supervisor,
+    ) -> Option<Sender<()>> {
+        loop {
+            let (_, changed) = self.board.look();
+            supervisor.report(Event::Role(self.role()));
+            // What was decided is told to the others at once, but Redis is not asked in vain more often.
+            let changed = match self.connection {
+                Some(_) => changed,
+                None => crossbeam_channel::never(),
+            };
+            select! {
+                recv(asked) -> whom => return whom.ok(),
+                recv(changed) -> _ => {}
+                default(limits::LEASE_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Gives the lease back if it is ours. It may come too late, or never, like any message of a process
+    /// that ends.
+    fn release(&mut self) {
+        let Some(connection) = self.connection.as_mut() else {
+            return;
+        };
+        let released: RedisResult<i64> = redis::cmd("EVAL")
+            .arg(RELEASE)
+            .arg(1)
+            .arg(KEY)
+            .arg(&self.holder)
+            .query(connection);
+        if let Err(error) = released {
+            log::warn!("give back the lease in redis: {}", explain_any(&error));
+        }
+    }
+
     /// What this process is, by one more claim.
     fn role(&mut self) -> Role {
         match self.look() {

@@ -29,7 +29,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("listen for signals")?;
     raise_file_limit();
     let config = Arc::new(config);
-    let server = start(&config)?;
+    let (server, lease) = start(&config)?;
     announce(&config);
     let signal = signals.forever().next();
     log::info!(
@@ -41,6 +41,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         }
     );
     server.stop();
+    lease.release();
     // The process ends here, with its threads and connections. Joining a thread or dropping a pool
     // could wait for a frozen master for ever; nothing in them needs an orderly end.
     log::info!("stopped");
@@ -58,7 +59,7 @@ fn raise_file_limit() {
 
 /// Starts every thread. The probes and the supervisor come first, so that the first request finds
 /// somebody who looks after the masters.
-fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
+fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lease)> {
     let started = Instant::now();
     let cluster = Cluster::new(config.cluster_settings(), 0);
     let board = Arc::new(Board::new(cluster.view(), started));
@@ -108,7 +109,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         )
         .context("start a probe")?;
     }
-    lease::start(Arc::clone(config), Arc::clone(&board), supervisor.clone())
+    let lease = lease::start(Arc::clone(config), Arc::clone(&board), supervisor.clone())
         .context("start the lease")?;
     let dispatch = Arc::new(Dispatch::new(
         Arc::clone(&board),
@@ -118,7 +119,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
     let store = Store::start(dispatch, config.use_sequence).context("start the write lane")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let config = Arc::clone(config);
-    http::server::start(App {
+    let server = http::server::start(App {
         board,
         supervisor,
         store,
@@ -127,7 +128,8 @@ fn start(config: &Arc<Config>) -> anyhow::Result<http::server::Http> {
         config,
         comparer,
         verdicts: Arc::new(Quiet::default()),
-    })
+    })?;
+    Ok((server, lease))
 }
 
 fn announce(config: &Config) {

@@ -1,10 +1,10 @@
 //! The hands of the durability: tells a master whether its commits wait for its peer. The sessions here
-//! are the supervisor's own, one per master, because those of the requests may all be waiting for the
+//! are the supervisor's own, two per master, because those of the requests may all be waiting for the
 //! very order that is to free them; and their own commits wait for nobody.
 
 use crate::cluster::NodeId;
 use crate::limits;
-use crate::pg::{Session, Sessions, explain};
+use crate::pg::{CallError, Session, Sessions};
 use crate::quiet::Quiet;
 use crate::replication::status::standby_names;
 use crossbeam_channel::Sender;
@@ -12,61 +12,81 @@ use postgres::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The supervisor's sessions on both masters.
-pub struct Standby {
-    sessions: [Sessions; 2],
-    /// What each master is to do. An order that was given to a frozen master is carried out when it
-    /// thaws, so it must go by what holds then.
-    wanted: [Arc<AtomicBool>; 2],
-    /// Whether the apply worker of each is to wait for its disk, likewise.
-    strict: [Arc<AtomicBool>; 2],
-    /// Wakes the probe of each master.
-    probes: [Sender<()>; 2],
-    quiet: Arc<Quiet>,
+/// What is done on a master.
+#[derive(Clone, Copy)]
+enum Errand {
+    Order,
+    Apply,
+    FreeCommits,
+    AlignSequences,
+    ReleaseApply,
 }
+
+impl Errand {
+    const COUNT: usize = 5;
+
+    /// What is being done, and what follows when it fails, for the log.
+    fn words(self) -> (&'static str, &'static str) {
+        const AGAIN: &str = "it is asked again";
+        match self {
+            Errand::Order => ("change synchronous_standby_names", AGAIN),
+            Errand::Apply => ("change synchronous_commit of the subscription", AGAIN),
+            Errand::FreeCommits => ("free the commits", AGAIN),
+            Errand::AlignSequences => (
+                "align the sequences",
+                "an insert that draws a taken id draws another",
+            ),
+            Errand::ReleaseApply => (
+                "look after the apply worker",
+                "PostgreSQL ends it after wal_receiver_timeout",
+            ),
+        }
+    }
+}
+
+/// One master, for everything that is done on it.
+struct Steward {
+    sessions: Sessions,
+    /// Whether its commits are to wait for its peer. An order that was given to a frozen master is
+    /// carried out when it thaws, so it must go by what holds then.
+    wait: Arc<AtomicBool>,
+    /// Whether its apply worker is to wait for its disk, likewise.
+    strict: Arc<AtomicBool>,
+    /// Wakes its probe.
+    probe: Sender<()>,
+    /// One for each errand: several may fail for the same reason, again and again.
+    quiet: [Arc<Quiet>; Errand::COUNT],
+}
+
+/// The supervisor's sessions on both masters.
+pub struct Standby([Steward; 2]);
 
 impl Standby {
     pub fn new(sessions: [Sessions; 2], probes: [Sender<()>; 2]) -> Standby {
-        Standby {
-            sessions,
-            wanted: Default::default(),
-            strict: Default::default(),
-            probes,
-            quiet: Arc::default(),
-        }
+        let [sessions1, sessions2] = sessions;
+        let [probe1, probe2] = probes;
+        Standby([
+            Steward::new(sessions1, probe1),
+            Steward::new(sessions2, probe2),
+        ])
     }
 
     /// Makes commits on `node` wait until its peer has them, or no longer. Nobody waits for it: what
     /// came of it is seen by the next probe, which is woken for it.
     pub fn order(&self, node: NodeId, wait: bool) {
-        let wanted = Arc::clone(&self.wanted[node.index()]);
-        wanted.store(wait, Ordering::SeqCst);
-        let probe = self.probes[node.index()].clone();
-        let quiet = Arc::clone(&self.quiet);
-        self.submit(node, "change synchronous_standby_names", move |session| {
-            let names = match wanted.load(Ordering::SeqCst) {
-                true => standby_names(node),
-                false => String::new(),
-            };
-            let changed = set_standby_names(session, &names);
-            if let Err(error) = &changed {
-                let text = format!(
-                    "change synchronous_standby_names of {node}: {}",
-                    explain(error)
-                );
-                if quiet.admit(&text).is_some() {
-                    log::error!("{text}");
-                }
-            }
-            let _ = probe.try_send(());
-            changed
-        });
+        self.set(node, Errand::Order, wait, set_standby_names);
+    }
+
+    /// Makes the apply worker of `node` wait for its disk at each transaction, or not. It takes that up at
+    /// its next transaction, without a restart.
+    pub fn apply(&self, node: NodeId, strict: bool) {
+        self.set(node, Errand::Apply, strict, set_apply);
     }
 
     /// Ends the waiting of each commit by itself. It is done here and acknowledged, as it would have been
     /// had the order reached it.
     pub fn free_commits(&self, node: NodeId) {
-        self.submit(node, "free the commits", move |session| {
+        self.submit(node, Errand::FreeCommits, move |session| {
             let freed = session.query(include_str!("../sql/free_commits.sql"), &[])?;
             log::warn!(
                 "{node}: {} commits waited on after the order to wait for nobody and were freed one by one",
@@ -76,46 +96,16 @@ impl Standby {
         });
     }
 
-    /// Makes the apply worker of `node` wait for its disk at each transaction, or not. It takes that up at
-    /// its next transaction, without a restart.
-    pub fn apply(&self, node: NodeId, strict: bool) {
-        let wanted = Arc::clone(&self.strict[node.index()]);
-        wanted.store(strict, Ordering::SeqCst);
-        let probe = self.probes[node.index()].clone();
-        let quiet = Arc::clone(&self.quiet);
-        self.submit(node, "change the subscription", move |session| {
-            let commit = match wanted.load(Ordering::SeqCst) {
-                true => "local",
-                false => "off",
-            };
-            let name = node.subscription();
-            let changed = session.client().batch_execute(&format!(
-                "ALTER SUBSCRIPTION {name} SET (synchronous_commit = '{commit}')"
-            ));
-            if let Err(error) = &changed {
-                let text = format!("change {name} of {node}: {}", explain(error));
-                if quiet.admit(&text).is_some() {
-                    log::error!("{text}");
-                }
-            }
-            let _ = probe.try_send(());
-            changed
-        });
-    }
-
     /// Drops connections that were made before the master was away.
     pub fn begin_new_life(&self, node: NodeId) {
-        self.sessions[node.index()].begin_new_life();
+        self.0[node.index()].sessions.begin_new_life();
     }
 
     /// Moves the sequences past the rows that arrived meanwhile. Nobody waits for it: an id that is
     /// drawn too early is taken, which the insert notices and draws again.
     pub fn align_sequences(&self, node: NodeId) {
-        self.submit(node, "align the sequences", move |session| {
+        self.submit(node, Errand::AlignSequences, |session| {
             let aligned = session.query(include_str!("../sql/align_sequences.sql"), &[]);
-            if let Err(error) = &aligned {
-                log::warn!("align the sequences of {node}: {}", explain(error));
-            }
             aligned.map(drop)
         });
     }
@@ -125,46 +115,104 @@ impl Standby {
     /// request that was under way wants to insert those very rows. What has arrived whole is applied
     /// first; the rest comes again when the master is back.
     pub fn release_apply(&self, node: NodeId) {
-        self.submit(node, "look after the apply worker", move |session| {
+        self.submit(node, Errand::ReleaseApply, move |session| {
             for _ in 0..limits::RELEASE_LOOKS {
                 let busy = session.query(
                     include_str!("../sql/release_apply.sql"),
                     &[&node.subscription()],
-                );
-                match busy {
-                    Ok(rows) if rows.is_empty() => return Ok(()),
-                    Ok(rows) if matches!(rows[0].try_get(0), Ok(Some(true))) => {
-                        log::info!("{node}: ended an apply worker in the middle of a transaction");
-                        return Ok(());
-                    }
-                    Ok(_) => std::thread::sleep(limits::RELEASE_PAUSE),
-                    Err(error) => {
-                        log::warn!("end the apply worker of {node}: {}", explain(&error));
-                        return Err(error);
-                    }
+                )?;
+                let Some(worker) = busy.first() else {
+                    return Ok(());
+                };
+                if matches!(worker.try_get(0), Ok(Some(true))) {
+                    log::info!("{node}: ended an apply worker in the middle of a transaction");
+                    return Ok(());
                 }
+                std::thread::sleep(limits::RELEASE_PAUSE);
             }
             Ok(())
         });
     }
 
+    /// Makes `node` be as it should, and wakes its probe to see what came of it.
+    fn set(
+        &self,
+        node: NodeId,
+        errand: Errand,
+        on: bool,
+        act: fn(&mut Session, NodeId, bool) -> Result<(), Error>,
+    ) {
+        let steward = &self.0[node.index()];
+        let wanted = match errand {
+            Errand::Apply => &steward.strict,
+            _ => &steward.wait,
+        };
+        wanted.store(on, Ordering::SeqCst);
+        let (wanted, probe) = (Arc::clone(wanted), steward.probe.clone());
+        self.submit(node, errand, move |session| {
+            let done = act(session, node, wanted.load(Ordering::SeqCst));
+            let _ = probe.try_send(());
+            done
+        });
+    }
+
+    /// Has it done, and says so when it failed: nobody else waits for it.
     fn submit(
         &self,
         node: NodeId,
-        doing: &str,
+        errand: Errand,
         work: impl FnOnce(&mut Session) -> Result<(), Error> + Send + 'static,
     ) {
-        if let Err(error) = self.sessions[node.index()].submit(work) {
-            log::warn!("{doing} of {node}: {error}");
+        let steward = &self.0[node.index()];
+        let quiet = Arc::clone(&steward.quiet[errand as usize]);
+        let tell = move |outcome: Result<(), CallError>| match outcome {
+            Ok(()) => drop(quiet.clear()),
+            Err(error) => {
+                let (doing, then) = errand.words();
+                let text = format!("{doing} of {node}: {error}; {then}");
+                if quiet.admit(&text).is_some() {
+                    log::warn!("{text}");
+                }
+            }
+        };
+        if let Err(error) = steward.sessions.send(work, tell.clone()) {
+            tell(Err(error));
+        }
+    }
+}
+
+impl Steward {
+    fn new(sessions: Sessions, probe: Sender<()>) -> Steward {
+        Steward {
+            sessions,
+            wait: Arc::default(),
+            strict: Arc::default(),
+            probe,
+            quiet: Default::default(),
         }
     }
 }
 
 /// ALTER SYSTEM takes no parameters and no company in one statement; the names are our own words.
-fn set_standby_names(session: &mut Session, names: &str) -> Result<(), Error> {
+fn set_standby_names(session: &mut Session, node: NodeId, wait: bool) -> Result<(), Error> {
+    let names = match wait {
+        true => standby_names(node),
+        false => String::new(),
+    };
     let client = session.client();
     client.batch_execute(&format!(
         "ALTER SYSTEM SET synchronous_standby_names = '{names}'"
     ))?;
     client.batch_execute("SELECT pg_catalog.pg_reload_conf()")
+}
+
+fn set_apply(session: &mut Session, node: NodeId, strict: bool) -> Result<(), Error> {
+    let commit = match strict {
+        true => "local",
+        false => "off",
+    };
+    session.client().batch_execute(&format!(
+        "ALTER SUBSCRIPTION {} SET (synchronous_commit = '{commit}')",
+        node.subscription()
+    ))
 }

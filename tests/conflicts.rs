@@ -702,3 +702,25 @@ fn a_deletion_counts_from_its_request_and_a_plain_role_may_write() {
     pair.equal("written by a plain role");
     assert_eq!(names(&mut pair.masters[1], 9001), ["9001 c"]);
 }
+
+/// The worker's error names neither its subscription nor its origin then, only the slot.
+#[test]
+fn a_slot_that_is_gone_is_an_alarm_that_says_what_to_run() {
+    let cluster = Cluster::start();
+    wait_until("all is well", || alarms(&cluster) == "[]");
+    let mut first = cluster.sql("master1");
+    let drop = "SELECT pg_terminate_backend(active_pid), pg_drop_replication_slot(slot_name) \
+        FROM pg_replication_slots WHERE slot_name = 'slot_1_to_2'";
+    wait_until("the slot is dropped", || first.batch_execute(drop).is_ok());
+    let part = "run `imdb-ha replication setup`, which says which master to rejoin";
+    wait_until("the alarm", || alarms(&cluster).contains(part));
+    let text = alarms(&cluster);
+    assert!(
+        text.contains("master2: the apply worker of sub_from_master1 has stopped"),
+        "{text}"
+    );
+    let setup = cluster.run(&["replication", "setup"]);
+    let said = String::from_utf8_lossy(&setup.stderr);
+    assert_eq!(setup.status.code(), Some(1), "{said}");
+    assert!(said.contains("imdb-ha rejoin master2"), "{said}");
+}

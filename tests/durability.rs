@@ -314,3 +314,47 @@ fn a_busy_checkpointer_keeps_no_commit_waiting_for_a_peer_that_is_gone() {
     wait_level(&cluster, "zero-loss");
     cluster.wait_equal();
 }
+
+/// What an order meets is told, once, and the order is given again until it is followed.
+#[test]
+fn an_order_that_a_master_refuses_is_told_and_given_again() {
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    let settings = format!("{}/master1/imdb-ha.conf", cluster.data);
+    let written = std::fs::read_to_string(&settings).expect("the settings");
+    let reload = |text: String| {
+        std::fs::write(&settings, text).expect("write the settings");
+        let reloaded = cluster
+            .sql("master1")
+            .execute("SELECT pg_reload_conf()", &[]);
+        reloaded.expect("reload");
+    };
+    reload(format!("{written}\nallow_alter_system = off\n"));
+    wait_until("ALTER SYSTEM is refused", || {
+        let row = cluster
+            .sql("master1")
+            .query_one("SHOW allow_alter_system", &[]);
+        row.expect("show").get::<_, String>(0) == "off"
+    });
+    cluster.local(&["kill", "master2"]);
+    let told = "change synchronous_standby_names of master1: ERROR 0A000: ALTER SYSTEM is not allowed in this environment";
+    wait_until("the refusal is told", || cluster.said().contains(told));
+    let line = cluster.said();
+    let line = line.lines().find(|line| line.contains(told)).expect("it");
+    assert!(
+        line.contains("WARN") && line.ends_with("; it is asked again"),
+        "{line}"
+    );
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(
+        cluster.said().matches(told).count(),
+        1,
+        "{}",
+        cluster.said()
+    );
+    reload(written);
+    wait_until("it is followed", || {
+        standby_names(&cluster, "master1").is_empty()
+    });
+    assert_eq!(cluster.add("sin esperar").status, 201);
+}

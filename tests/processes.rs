@@ -68,6 +68,15 @@ impl Api {
         (answer.status().as_u16(), body)
     }
 
+    /// Ends it in order, and returns how long that took.
+    fn end(&mut self) -> Duration {
+        let began = Instant::now();
+        signal("TERM", &json!(self.process.id()));
+        let status = self.process.wait().expect("wait for it");
+        assert!(status.success(), "{status}");
+        began.elapsed()
+    }
+
     fn role(&self) -> String {
         let name = self.get("/status").1["role"]["name"].clone();
         name.as_str().unwrap_or("").to_string()
@@ -91,6 +100,13 @@ fn signal(name: &str, pid: &Value) {
         .args(["-s", name, &pid.to_string()])
         .status();
     assert!(sent.expect("kill").success());
+}
+
+fn connect_to_redis(cluster: &Cluster) -> redis::Connection {
+    let url = cluster.status["redis"].as_str().expect("redis");
+    redis::Client::open(url)
+        .and_then(|client| client.get_connection_with_timeout(Duration::from_secs(2)))
+        .expect("redis")
 }
 
 #[test]
@@ -190,10 +206,7 @@ fn a_key_that_holds_no_lease_is_free() {
     let cluster = Cluster::start();
     let other = Api::start(&cluster);
     wait_until("it follows", || other.role() == "follower");
-    let url = cluster.status["redis"].as_str().expect("redis");
-    let mut redis = redis::Client::open(url)
-        .and_then(|client| client.get_connection_with_timeout(Duration::from_secs(2)))
-        .expect("redis");
+    let mut redis = connect_to_redis(&cluster);
     let gone = r#"{"holder":"gone","address":"http://x","active":"master2","serving":true}"#;
     let values = [
         vec!["SET", "imdb-ha:lease", "basura"],
@@ -262,4 +275,54 @@ fn who_decided_without_redis_goes_on_deciding_with_it() {
             ("leader", node)
         );
     }
+}
+
+/// A lease that outlived its holder would have a restart follow its own dead predecessor.
+#[test]
+fn an_orderly_stop_gives_the_lease_back() {
+    let cluster = Cluster::start_flagged(&["--no-api"], &[]);
+    let mut redis = connect_to_redis(&cluster);
+    let mut lease = || -> Option<String> {
+        let held = redis::cmd("GET").arg("imdb-ha:lease").query(&mut redis);
+        held.expect("redis")
+    };
+    let mut first = Api::start(&cluster);
+    wait_until("it decides", || first.role() == "leader");
+    wait_until("it has the lease", || lease().is_some());
+    let mut second = Api::start(&cluster);
+    wait_until("the other follows", || second.role() == "follower");
+
+    // A follower has nothing to give back.
+    let before = lease();
+    assert!(second.end() < Duration::from_secs(1));
+    let holder = |record: Option<String>| -> Value {
+        let record: Value = serde_json::from_str(&record.expect("a lease")).expect("JSON");
+        record["holder"].clone()
+    };
+    assert_eq!(holder(lease()), holder(before));
+
+    first.end();
+    assert_eq!(lease(), None, "the lease outlived its holder");
+    let mut again = Api::start(&cluster);
+    let role = again.get("/status").1["role"]["name"].clone();
+    assert_eq!(role, "leader", "it follows the process that it replaces");
+
+    // A Redis that says nothing holds nobody up.
+    signal("STOP", &cluster.status["pids"]["redis"]);
+    assert!(again.end() < Duration::from_secs(3));
+    signal("CONT", &cluster.status["pids"]["redis"]);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_way_out() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    let mut command = clean_command();
+    command.args(["serve", "--port", &port.to_string()]);
+    let output = command.output().expect("run imdb-ha");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let error =
+        format!("listen on 127.0.0.1:{port} (choose another with --port): Address already in use");
+    assert!(said.contains(&error), "{said}");
 }

@@ -385,28 +385,10 @@ impl Role {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Event, Facts, Leader, Link, NodeState, Settings};
+    use super::super::sim::settings;
+    use super::super::{Event, Facts, Leader, Link, NodeState};
     use super::*;
     use NodeId::{Master1, Master2};
-
-    fn settings() -> Settings {
-        Settings {
-            suspect_after_ms: 500,
-            silence_deadline_ms: 1_000,
-            nobody_better_after_ms: 2_000,
-            start_patience_ms: 3_000,
-            handover_deadline_ms: 2_000,
-            handover_lag_max_bytes: 10_000,
-            durability: Mode::ZeroLoss,
-            wait_max_ms: 800,
-            wait_lag_max_bytes: 2_000,
-            taken_up_after_ms: 50,
-            ask_again_after_ms: 500,
-            arming_max_ms: 400,
-            linger_ms: 1_500,
-            role_patience_ms: 1_000,
-        }
-    }
 
     /// A master that has sent everything and waits for nobody.
     fn well() -> Facts {

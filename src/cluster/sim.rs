@@ -24,7 +24,8 @@
 mod world;
 
 use super::*;
-use world::{STEP_MS, STEPS, World, settings};
+pub(super) use world::settings;
+use world::{STEP_MS, STEPS, World};
 
 /// The most that an answer is under way.
 const LATE_MS: u64 = 300;

@@ -14,6 +14,7 @@ use super::{App, Done, Problem, Reply, Req};
 use crate::limits;
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -94,7 +95,12 @@ struct Work {
 /// When the port cannot be opened or a thread not be started.
 pub fn start(app: App) -> anyhow::Result<Http> {
     let address = SocketAddr::new(app.config.bind, app.config.port);
-    let listener = listener::open(address).with_context(|| format!("listen on {address}"))?;
+    let listener = listener::open(address);
+    let hint = match &listener {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => " (choose another with --port)",
+        _ => "",
+    };
+    let listener = listener.with_context(|| format!("listen on {address}{hint}"))?;
     let workers = app.config.http_workers;
     let writers = (app.config.pool_size as usize / limits::SESSIONS_PER_WRITER).max(1);
     let (work, works) = crossbeam_channel::bounded(limits::CALL_QUEUE);

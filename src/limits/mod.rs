@@ -102,6 +102,10 @@ pub const LEASE_TTL: Duration = Duration::from_millis(1_500);
 /// next claim comes within twice [`LEASE_INTERVAL`].
 pub const LEASE_PATIENCE: Duration = Duration::from_millis(1_000);
 
+/// At an orderly stop, the time to give the lease back: a claim under way and one more answer of Redis,
+/// which takes a millisecond. What is not given back is free after [`LEASE_TTL`].
+pub const LEASE_RELEASE: Duration = Duration::from_millis(300);
+
 /// A start waits for so long to learn whether other processes serve the same pair.
 pub const ROLE_PATIENCE_MS: u64 = 1_000;
 

@@ -111,21 +111,41 @@ impl Sessions {
         work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
     ) -> Result<Call<T>, CallError> {
         let (reply_to, reply) = crossbeam_channel::bounded(1);
+        // Nobody listens any more when the caller has given up.
+        let progress = self.hand_in(work, move |result| drop(reply_to.send(result)))?;
+        Ok(Call { progress, reply })
+    }
+
+    /// Hands in a call for which nobody waits; `then` is told on the session's thread what came of it.
+    ///
+    /// # Errors
+    /// [`CallError::Busy`] when [`limits::CALL_QUEUE`] calls are waiting already.
+    pub fn send<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
+        then: impl FnOnce(Result<T, CallError>) + Send + 'static,
+    ) -> Result<(), CallError> {
+        self.hand_in(work, then).map(drop)
+    }
+
+    fn hand_in<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
+        then: impl FnOnce(Result<T, CallError>) + Send + 'static,
+    ) -> Result<Arc<AtomicU8>, CallError> {
         let progress = Arc::new(AtomicU8::new(WAITING));
         let life = Arc::clone(&self.life);
         let run = Box::new(move |session: Result<&mut Session, String>| {
-            let result = match session {
+            then(match session {
                 Ok(session) => work(session).map_err(|error| classify(error, session, &life)),
                 Err(cause) => Err(CallError::NotStarted(cause)),
-            };
-            // Nobody listens any more when the caller has given up.
-            let _ = reply_to.send(result);
+            });
         });
         match self.jobs.try_send(Job {
             progress: Arc::clone(&progress),
             run,
         }) {
-            Ok(()) => Ok(Call { progress, reply }),
+            Ok(()) => Ok(progress),
             Err(TrySendError::Full(_)) => Err(CallError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(CallError::NotStarted(format!(
                 "the sessions of {} have ended",

@@ -28,7 +28,7 @@ impl ApplyWatch {
                 .read
                 .take()
                 .filter(|(at, _)| now.duration_since(*at) < limits::APPLY_LOG_INTERVAL);
-            let (at, text) = fresh.unwrap_or_else(|| (now, why(client, &seen.way_in)));
+            let (at, text) = fresh.unwrap_or_else(|| (now, why(client, seen)));
             self.read = Some((at, text.clone()));
             seen.way_in.stopped = Some(text);
         }
@@ -70,7 +70,7 @@ pub fn examine(client: &mut Client, node: NodeId) -> Result<NodeReplication, pos
             return Ok(seen);
         }
         if Instant::now() >= deadline {
-            seen.way_in.stopped = Some(why(client, &seen.way_in));
+            seen.way_in.stopped = Some(why(client, &seen));
             return Ok(seen);
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -78,14 +78,18 @@ pub fn examine(client: &mut Client, node: NodeId) -> Result<NodeReplication, pos
 }
 
 /// What the server's log says of the worker, and what to do about it, in a sentence.
-fn why(client: &mut Client, way_in: &WayIn) -> String {
-    let subscription = way_in.subscription;
-    let unreadable = |reason: &str| {
+fn why(client: &mut Client, seen: &NodeReplication) -> String {
+    let (subscription, subid) = (seen.way_in.subscription, seen.way_in.subid.unwrap_or(0));
+    let elsewhere = |place: &str| {
         format!(
-            "the apply worker of {subscription} has stopped; why is in the server's log, which cannot be \
-             read from here ({reason}): look there for \"pg_{}\" or \"{subscription}\"",
-            way_in.subid.unwrap_or(0)
+            "the apply worker of {subscription} has stopped; why is {place}: \
+             look there for \"pg_{subid}\" or \"{subscription}\""
         )
+    };
+    let unreadable = |reason: &str| {
+        elsewhere(&format!(
+            "in the server's log, which cannot be read from here ({reason})"
+        ))
     };
     let row = match client.query_one(include_str!("../../sql/server_log.sql"), &[]) {
         Ok(row) => row,
@@ -94,24 +98,26 @@ fn why(client: &mut Client, way_in: &WayIn) -> String {
     let Ok(Some(tail)) = row.try_get::<_, Option<Vec<u8>>>("tail") else {
         return unreadable("logging_collector is off");
     };
-    match last_error(&String::from_utf8_lossy(&tail), way_in) {
+    match last_error(&String::from_utf8_lossy(&tail), seen.out.of, subid) {
         Some(error) => format!(
             "the apply worker of {subscription} has stopped: {error}; {}",
             advice(&error)
         ),
-        None => unreadable("its end does not mention it"),
+        None => elsewhere("further up in the server's log"),
     }
 }
 
-/// The last error of the worker in a piece of the log, with its detail. A worker names the replication
-/// origin of its subscription in the context of its errors, or the subscription itself.
-fn last_error(log: &str, way_in: &WayIn) -> Option<String> {
-    let origin = format!("pg_{}", way_in.subid?);
+/// The last error of the worker of `node` in a piece of the log, with its detail. A worker names the
+/// replication origin of its subscription in the context of its errors, or the subscription itself; one
+/// that gets no stream names only the slot of the peer, as no other session here does.
+fn last_error(log: &str, node: NodeId, subid: i64) -> Option<String> {
+    let origin = format!("pg_{subid}");
+    let quoted = [node.subscription(), node.peer().slot()].map(|name| format!("\"{name}\""));
     let names = |line: &str| {
         let of_origin = line.split(&origin).skip(1);
         let mut after = of_origin.map(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()));
-        after.any(|exact| exact)
-            || (line.contains(&format!("\"{}\"", way_in.subscription)) && message(line).is_some())
+        let named = quoted.iter().any(|name| line.contains(name));
+        after.any(|exact| exact) || (named && message(line).is_some())
     };
     // A line that goes on is indented by a tab.
     let log = log.replace("\n\t", " ");
@@ -147,40 +153,52 @@ fn message(line: &str) -> Option<&str> {
         .map(|(_, text)| text)
 }
 
-/// What to do about an error of an apply worker, by a part of its text.
-const ADVICE: &[(&str, &str)] = &[
+/// The peer's slot is where its changes were kept for this master.
+const SLOT_GONE: &str = "run `imdb-ha replication setup`, which says which master to rejoin, because what was in the slot is missing";
+
+/// What to do about an error of an apply worker, by parts of its text.
+const ADVICE: &[(&[&str], &str)] = &[
+    (&["replication slot \"", "\" does not exist"], SLOT_GONE),
+    (&["cannot read from logical replication slot"], SLOT_GONE),
     (
-        "is missing replicated column",
+        &["can no longer get changes from replication slot"],
+        SLOT_GONE,
+    ),
+    (&["can no longer access replication slot"], SLOT_GONE),
+    (
+        &["is missing replicated column"],
         "add the column on this master too, since definitions are not replicated",
     ),
     (
-        "does not exist",
+        &["does not exist"],
         "create it on this master too, since definitions are not replicated",
     ),
     (
-        "violates unique constraint",
+        &["violates unique constraint"],
         "change or delete the row that has the value here, or drop the constraint on this master",
     ),
     (
-        "violates",
+        &["violates"],
         "a constraint of this master refuses what its peer took: drop it here, or mend the row that it needs",
     ),
     (
-        "could not connect",
+        &["could not connect"],
         "check the peer's address, its pg_hba.conf and the password, then run `imdb-ha replication setup`",
     ),
     (
-        "could not start WAL streaming",
+        &["could not start WAL streaming"],
         "look at the slot on the peer (pg_replication_slots) and at `imdb-ha replication status`",
     ),
     (
-        "permission denied",
+        &["permission denied"],
         "give the owner of the table the right that is missing",
     ),
 ];
 
 fn advice(error: &str) -> String {
-    let known = ADVICE.iter().find(|(part, _)| error.contains(part));
+    let known = ADVICE
+        .iter()
+        .find(|(parts, _)| parts.iter().all(|part| error.contains(part)));
     let what = known.map_or("mend the cause on this master", |(_, what)| what);
     format!("{what}; it is tried again by itself")
 }
@@ -190,7 +208,7 @@ mod tests {
     use super::*;
 
     fn of(log: &str) -> Option<String> {
-        last_error(log, &WayIn::of(NodeId::Master2, 164))
+        last_error(log, NodeId::Master2, 164)
     }
 
     #[test]
@@ -218,6 +236,15 @@ mod tests {
                 .ends_with("the publisher: no")
         );
         assert_eq!(of("[5] ERROR:  unrelated\n"), None);
+        // Here the slot that this master keeps for its peer is no matter of its own apply worker.
+        let slots = "[5] ERROR:  could not start WAL streaming: ERROR:  replication slot \"slot_1_to_2\" does not exist\n\
+            [6] ERROR:  replication slot \"slot_2_to_1\" is active for PID 7\n\
+            [6] STATEMENT:  DROP_REPLICATION_SLOT \"slot_1_to_2\"\n";
+        let gone = of(slots).expect("an error");
+        assert!(gone.contains("\"slot_1_to_2\" does not exist"), "{gone}");
+        assert!(advice(&gone).contains("says which master to rejoin"));
+        let table = "logical replication target relation \"public.x\" does not exist";
+        assert!(advice(table).contains("create it"));
         let spanish = "[5] ERROR de otro idioma\n[5] CONTEXTO: origen «pg_164»";
         assert_eq!(
             of(spanish).as_deref(),

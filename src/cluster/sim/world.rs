@@ -28,7 +28,8 @@ impl Random {
 pub(super) const STEP_MS: u64 = 50;
 pub(super) const STEPS: u64 = 300;
 
-pub(super) fn settings() -> Settings {
+/// The times of this world, and of the tests of the core.
+pub(in crate::cluster) fn settings() -> Settings {
     Settings {
         suspect_after_ms: 500,
         silence_deadline_ms: 1_000,
