@@ -115,6 +115,13 @@ impl Place {
         command
     }
 
+    /// Lets a program read the repositories, such as a server that fetches WAL from there.
+    pub(super) fn lend_passphrase(&self, command: &mut Command) {
+        if let Some(passphrase) = &self.passphrase {
+            command.env("PGBACKREST_REPO1_CIPHER_PASS", passphrase.reveal());
+        }
+    }
+
     /// pgBackRest for a master. What it says comes on standard error, where no warning gets between JSON.
     fn command(&self, node: NodeId, arguments: &[&str]) -> Command {
         let mut command = self.program("pgbackrest");
@@ -123,9 +130,7 @@ impl Place {
             .arg(format!("--stanza={}", stanza(node)))
             .args(["--log-level-console=off", "--log-level-stderr=warn"])
             .args(arguments);
-        if let Some(passphrase) = &self.passphrase {
-            command.env("PGBACKREST_REPO1_CIPHER_PASS", passphrase.reveal());
-        }
+        self.lend_passphrase(&mut command);
         if let Some(password) = &self.passwords[node.index()] {
             command.env("PGPASSWORD", password.reveal());
         }

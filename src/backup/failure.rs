@@ -54,7 +54,7 @@ pub const CLASSES: &[Row] = &[
     Row { class: Class::Interrupted, name: "interrupted", exits: &[63], words: &[], retry: true, hint: "it was ended before its time" },
     Row { class: Class::NotInstalled, name: "not-installed", exits: &[], words: &[], retry: false, hint: "scripts/install.sh installs pgBackRest" },
     Row { class: Class::TookTooLong, name: "took-too-long", exits: &[], words: &[], retry: true, hint: "the machine or the repository is slow, or hangs" },
-    Row { class: Class::Damaged, name: "damaged", exits: &[], words: &[], retry: false, hint: "restore from an older backup, and make a full one" },
+    Row { class: Class::Damaged, name: "damaged", exits: &[26], words: &[], retry: false, hint: "restore from an older backup, and make a full one" },
     Row { class: Class::Other, name: "other", exits: &[], words: &[], retry: true, hint: "see pgBackRest's log" },
 ];
 

@@ -1,17 +1,21 @@
 //! Backups of both masters with pgBackRest, which are restored before they are called good.
 
+pub mod blame;
 pub mod catalog;
 pub mod command;
 pub mod drill;
+pub mod drill_report;
 pub mod entry;
 pub mod failure;
 pub mod info;
+pub mod keep;
 pub mod report;
 pub mod restore;
 pub mod runner;
 pub mod scratch;
 pub mod seal;
 pub mod stanza;
+pub mod verify;
 
 use crate::cluster::NodeId;
 use serde::{Deserialize, Serialize};

@@ -20,11 +20,14 @@ use std::process::ExitCode;
 pub fn run(command: Backup, config: &Config) -> anyhow::Result<ExitCode> {
     let place = Place::needed(config)?;
     match command {
-        Backup::Run { node, kind, json } => make(&place, node.id(), kind, json),
+        Backup::Run { node, kind, json } => make(&place, config, node.id(), kind, json),
         Backup::Info { node, json, raw } => show(&place, node, json, raw),
         Backup::Bootstrap { json } => bootstrap(&place, json),
         Backup::Restore(wanted) => super::restore::report(&place, config, &wanted),
-        Backup::Drill { .. } | Backup::Cycle { .. } => {
+        Backup::Drill { label, node, json } => {
+            super::drill_report::report(&place, config, label.as_deref(), &nodes(node), json)
+        }
+        Backup::Cycle { .. } => {
             anyhow::bail!("not there yet")
         }
     }
@@ -35,7 +38,13 @@ fn nodes(named: Option<Node>) -> Vec<NodeId> {
     named.map_or(NodeId::BOTH.to_vec(), |node| vec![node.id()])
 }
 
-fn make(place: &Place, node: NodeId, kind: Kind, json: bool) -> anyhow::Result<ExitCode> {
+fn make(
+    place: &Place,
+    config: &Config,
+    node: NodeId,
+    kind: Kind,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let _claim = place.claim(node, "make a backup of")?;
     let wanted = Wanted {
         node,
@@ -43,6 +52,10 @@ fn make(place: &Place, node: NodeId, kind: Kind, json: bool) -> anyhow::Result<E
         notes: &[(notes::BECAUSE, "asked".to_string())],
     };
     let entry = runner::backup(place, &wanted, NEVER, &|_| {})?;
+    // Without one it can be restored all the same; only that its rows are right cannot be shown.
+    if let Err(failure) = super::seal::seal(place, config, node, &entry.label) {
+        log::warn!("{failure}");
+    }
     let all = place.entries(node)?;
     match json {
         true => output::print(json!({ "ok": true, "backup": entry.as_json(&all) })),

@@ -21,6 +21,8 @@ pub struct Scratch {
     /// The data folder in it.
     pub data: PathBuf,
     folder: PathBuf,
+    /// Where its socket is: the folder, unless that has a name too long for a socket.
+    sockets: PathBuf,
     programs: Programs,
     user: String,
     database: String,
@@ -29,6 +31,30 @@ pub struct Scratch {
 
 /// The port in the socket's name; no TCP port is taken.
 const PORT: u16 = 5432;
+
+/// The longest path of a socket, without the zero behind it (Linux's `sockaddr_un`).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Why a server on restored data does not serve.
+#[derive(Debug)]
+pub enum NotServing {
+    Interrupted,
+    /// It goes on recovering, or does not answer.
+    TookTooLong(String),
+    /// It ended by itself; what it said is in [`Scratch::said`].
+    Ended(String),
+}
+
+impl std::fmt::Display for NotServing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NotServing::Interrupted => f.write_str("interrupted"),
+            NotServing::TookTooLong(cause) | NotServing::Ended(cause) => f.write_str(cause),
+        }
+    }
+}
+
+impl std::error::Error for NotServing {}
 
 impl Scratch {
     /// An empty folder for a server like `node`, at `folder`; what an interrupted one left there is removed.
@@ -46,26 +72,92 @@ impl Scratch {
             .with_context(|| format!("pgbackrest.conf of {node} has no pg1-path"))?;
         let programs = Programs::find(config.pg_bin.as_deref(), Path::new(&original))?;
         let url = config.master(node);
-        let scratch = Scratch {
+        let mut scratch = Scratch {
             node,
             data: folder.join("data"),
             folder: folder.to_path_buf(),
+            sockets: folder.to_path_buf(),
             programs,
             user: url.user(),
             database: url.database(),
             child: None,
         };
+        scratch.end_leftover()?;
         scratch.remove()?;
         place.owner().make_folder(&scratch.folder)?;
         place.owner().make_folder(&scratch.data)?;
+        scratch.sockets = scratch.place_for_socket(place)?;
         Ok(scratch)
+    }
+
+    /// A path beside the data folder, removed along with it.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Whether PostgreSQL's program of that name is installed.
+    pub fn has(&self, name: &str) -> bool {
+        self.programs.path(name).exists()
+    }
+
+    /// Ends a server that somebody left here who was killed. Its id may be another's by now, so it is ended only when its command line
+    /// names this very data folder.
+    fn end_leftover(&self) -> anyhow::Result<()> {
+        let text = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
+        let id = text
+            .lines()
+            .next()
+            .and_then(|line| line.trim().parse().ok());
+        let Some(process) = id.and_then(Process::with_id) else {
+            return Ok(());
+        };
+        let line = process.command_line();
+        let serves = line
+            .windows(2)
+            .any(|pair| pair[0] == "-D" && Path::new(&pair[1]) == self.data);
+        if !serves {
+            return Ok(());
+        }
+        log::warn!(
+            "ending the server that an interrupted one left in {}",
+            self.data.display()
+        );
+        end(process);
+        match process.lives() {
+            true => bail!(
+                "the server in {} lives on as process {}",
+                self.data.display(),
+                process.pid
+            ),
+            false => Ok(()),
+        }
+    }
+
+    /// The folder of the socket. One that is elsewhere is new, so that nobody can have put anything in it, and is written down for
+    /// whoever has to remove it.
+    fn place_for_socket(&self, place: &Place) -> anyhow::Result<PathBuf> {
+        let name = format!("/.s.PGSQL.{PORT}");
+        if self.folder.as_os_str().len() + name.len() <= SOCKET_PATH_MAX {
+            return Ok(self.folder.clone());
+        }
+        let now = jiff::Timestamp::now().as_nanosecond();
+        let other = std::env::temp_dir().join(format!("imdb-ha-{}-{now}", std::process::id()));
+        fs::write(self.elsewhere(), other.as_os_str().as_encoded_bytes())?;
+        fs::create_dir(&other).with_context(|| format!("make the folder {}", other.display()))?;
+        place.owner().make_folder(&other)?;
+        Ok(other)
+    }
+
+    /// The file that names a folder elsewhere.
+    fn elsewhere(&self) -> PathBuf {
+        self.beside("sockets")
     }
 
     /// One of PostgreSQL's programs, ended with us, that reaches this server.
     fn program(&self, place: &Place, name: &str) -> std::process::Command {
         let mut command = place.program(self.programs.path(name));
         command
-            .env("PGHOST", &self.folder)
+            .env("PGHOST", &self.sockets)
             .env("PGPORT", PORT.to_string())
             .env("PGUSER", &self.user);
         command
@@ -86,8 +178,9 @@ impl Scratch {
         fs::write(&access, "local all all trust\n")?;
         place.owner().give(&access)?;
         let log = fs::File::create(self.log())?;
-        let folder = self.folder.display();
+        let folder = self.sockets.display();
         let mut command = self.program(place, "postgres");
+        place.lend_passphrase(&mut command);
         command.arg("-D").arg(&self.data);
         for setting in [
             format!("unix_socket_directories={folder}"),
@@ -96,6 +189,17 @@ impl Scratch {
             "listen_addresses=".to_string(),
             "logging_collector=off".to_string(),
             "log_destination=stderr".to_string(),
+            // Its words are read, and say from which segment on there was no WAL.
+            "log_min_messages=warning".to_string(),
+            "lc_messages=C".to_string(),
+            // What the original has outside its data folder is not this one's to use.
+            "external_pid_file=".to_string(),
+            "ssl=off".to_string(),
+            "huge_pages=off".to_string(),
+            // It is asked when it has recovered. Before that it would refuse settings that were raised meanwhile, and wait for ever.
+            "hot_standby=off".to_string(),
+            // It is thrown away in any case.
+            "fsync=off".to_string(),
             "archive_mode=off".to_string(),
             "synchronous_standby_names=".to_string(),
             // Its subscriptions must not fetch anything under the name of the server that it was.
@@ -122,20 +226,22 @@ impl Scratch {
                 .and_then(|child| child.try_wait().ok())
                 .flatten()
             {
-                bail!(
+                let cause = format!(
                     "the server on what was restored ended ({status}): {}",
                     self.last_words()
                 );
+                bail!(NotServing::Ended(cause));
             }
             if give_up() {
-                bail!("interrupted");
+                bail!(NotServing::Interrupted);
             }
             if Instant::now() >= deadline {
-                bail!(
+                let cause = format!(
                     "the server on what was restored has not recovered after {} s: {}",
                     patience.as_secs(),
                     self.last_words()
                 );
+                bail!(NotServing::TookTooLong(cause));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -144,7 +250,7 @@ impl Scratch {
 
     /// Whether it has recovered; one that still does answers questions too, or none.
     fn is_open(&self, place: &Place) -> anyhow::Result<bool> {
-        if !self.folder.join(format!(".s.PGSQL.{PORT}")).exists() {
+        if !self.sockets.join(format!(".s.PGSQL.{PORT}")).exists() {
             return Ok(false);
         }
         let mut command = self.program(place, "psql");
@@ -199,7 +305,7 @@ impl Scratch {
     ) -> anyhow::Result<T> {
         let mut settings = postgres::Config::new();
         settings
-            .host_path(&self.folder)
+            .host_path(&self.sockets)
             .port(PORT)
             .user(&self.user)
             .dbname(&self.database)
@@ -218,10 +324,7 @@ impl Scratch {
             return Ok(());
         };
         if let Some(process) = Process::with_id(child.id() as i32) {
-            process.signal(Signal::SIGINT);
-            if !process.wait_gone(limits::SCRATCH_STOP) {
-                process::kill_family(process);
-            }
+            end(process);
             if process.lives() {
                 bail!(
                     "the server on what was restored lives on as process {}",
@@ -238,12 +341,24 @@ impl Scratch {
     /// # Errors
     /// Those of the file system.
     pub fn remove(&self) -> anyhow::Result<()> {
-        match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("remove {}", self.folder.display()))
-            }
-            _ => Ok(()),
+        if let Ok(elsewhere) = fs::read_to_string(self.elsewhere()) {
+            remove_folder(Path::new(&elsewhere))?;
         }
+        // Whoever was ended a moment ago may still be writing into it.
+        let deadline = Instant::now() + limits::SCRATCH_REMOVE;
+        loop {
+            match remove_folder(&self.folder) {
+                Err(_) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// All that the server has said.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log()).unwrap_or_default()).into_owned()
     }
 
     fn log(&self) -> PathBuf {
@@ -251,10 +366,27 @@ impl Scratch {
     }
 
     fn last_words(&self) -> String {
-        let text = fs::read(self.log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.said();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(6)..].join(" | ")
+    }
+}
+
+/// In an orderly way if that is quick, else at once.
+fn end(process: Process) {
+    process::thaw_family(process);
+    process.signal(Signal::SIGINT);
+    if !process.wait_gone(limits::SCRATCH_STOP) {
+        process::kill_family(process);
+    }
+}
+
+fn remove_folder(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", folder.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -26,3 +26,48 @@ pub const SCRATCH_STOP: Duration = Duration::from_secs(20);
 
 /// Bytes free in the file system of a repository below which a failure to write is for want of room.
 pub const REPOSITORY_ROOM: u64 = 32 << 20;
+/// How long the writers of a master wait, at the most, while a seal waits for the rows to stand still: they queue up behind it. It is
+/// well under the second that PostgreSQL takes to look for a deadlock, so that a seal gives way and never ends anybody else.
+pub const SEAL_LOCK: Duration = Duration::from_millis(300);
+
+/// When it looks what is in its way. It must be under [`SEAL_LOCK`].
+pub const SEAL_DEADLOCK: Duration = Duration::from_millis(100);
+
+/// How often that is tried, and the time between. A commit that waits for a frozen peer holds its rows for [`super::WAIT_MAX_MS`],
+/// a long transaction for as long as it likes.
+pub const SEAL_TRIES: u32 = 10;
+pub const SEAL_AGAIN: Duration = Duration::from_millis(1_500);
+
+/// How long the rows stand still, at the most, while a restore point is set, which takes about a millisecond.
+pub const SEAL_POINT: Duration = Duration::from_millis(500);
+
+/// Time for the checksums of all tables, at about a million rows a second. Nobody waits for them, but until they are done nothing
+/// is vacuumed away; a database that takes longer is restored without this check.
+pub const SEAL_SUM: Duration = Duration::from_secs(600);
+
+/// Time until the WAL with the restore point is in the archive; pgBackRest's own `archive-timeout` is as long.
+pub const SEAL_ARCHIVE: Duration = Duration::from_secs(60);
+pub const SEAL_LOOK: Duration = Duration::from_millis(100);
+
+/// How long a note on a backup waits for somebody's lock on the repository, and the time between two tries.
+pub const NOTE_PATIENCE: Duration = Duration::from_secs(15);
+pub const NOTE_AGAIN: Duration = Duration::from_millis(500);
+
+/// Room that a trial restore needs, in percent of the database: its WAL comes along, and the server needs some.
+pub const DRILL_ROOM_PERCENT: u64 = 120;
+
+/// Time for reading all files of a backup, for restoring them, and for checking every page: each is about as fast as the disk, so
+/// this is for a terabyte on a slow one.
+pub const DRILL_STEP: Duration = Duration::from_secs(6 * 3_600);
+
+/// Time for recovery: the WAL of the backup and of the seal after it, which is seldom more than some segments.
+pub const DRILL_RECOVERY: Duration = Duration::from_secs(3_600);
+
+/// Time for the checksums on a restored server, which has a small cache and a disk that is cold.
+pub const DRILL_SUM: Duration = Duration::from_secs(3_600);
+
+/// How long its folder is tried to be removed, while what was ended a moment ago may still write into it.
+pub const SCRATCH_REMOVE: Duration = Duration::from_secs(3);
+
+/// Bytes of a WAL segment, unless a server was made with another size, which is rare. It is used for naming one that is missing.
+pub const WAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
