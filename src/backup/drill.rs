@@ -7,6 +7,7 @@ use super::blame::{self, Ending};
 use super::command::{GiveUp, Place};
 use super::entry::{Entry, Seal, Verified, human, notes};
 use super::failure::{Class, Failure};
+use super::keep;
 use super::scratch::{NotServing, Scratch};
 use super::seal::{self, Figures};
 use super::verify;
@@ -80,7 +81,7 @@ pub fn run(
     }
     let verified = Verified {
         ok: error.is_none(),
-        at: jiff::Timestamp::now().to_string(),
+        at: keep::now(),
         seconds: (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         checked: drill.checked,
         error,
@@ -295,7 +296,7 @@ impl Drill<'_> {
         let rows: i64 = seal.tables.values().map(|(rows, _)| rows).sum();
         let tables = seal.tables.len();
         self.done(format!(
-            "rows: {rows} in {tables} tables, with the same checksums as on {}",
+            "rows: {rows}, the same as on {} when it was sealed (tables: {tables})",
             self.entry.node
         ));
         Ok(())

@@ -7,6 +7,14 @@ use crate::limits;
 use serde::Serialize;
 use std::time::Instant;
 
+/// The time as it is kept: RFC 3339, to the millisecond.
+pub fn now() -> String {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_millisecond(now.as_millisecond())
+        .unwrap_or(now)
+        .to_string()
+}
+
 impl Place {
     /// Keeps something with a backup, in the place of what was kept there under the same name.
     ///

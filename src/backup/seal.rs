@@ -9,10 +9,11 @@
 use super::command::Place;
 use super::entry::{Seal, notes};
 use super::failure::{Class, Failure};
+use super::keep;
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
-use crate::pg::{self, CallError, Session, Sessions};
+use crate::pg::{self, Call, CallError, Session, Sessions};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use postgres::IsolationLevel;
 use postgres::error::SqlState;
@@ -42,32 +43,23 @@ pub fn seal(place: &Place, config: &Config, node: NodeId, label: &str) -> Result
     let mut tried = 0;
     let (point, lsn, tables) = loop {
         // Recovery stops at the first point of a name, so no name may come twice.
-        let point = format!(
-            "imdb-ha-{label}-{}",
-            jiff::Timestamp::now().as_millisecond()
-        );
-        tried += 1;
-        match count_at(&sessions, &point) {
-            Ok((lsn, tables)) => break (point, lsn, tables),
-            Err(error) if tried < limits::SEAL_TRIES && gives_way(&error) => {
-                std::thread::sleep(limits::SEAL_AGAIN);
-            }
-            Err(error) if gives_way(&error) => {
-                let cause = format!(
-                    "in {tried} tries the tables never stood still, because of a long transaction: {error}"
-                );
-                return Err(fail(Class::Other, cause));
-            }
+        let now = jiff::Timestamp::now().as_millisecond();
+        let point = format!("imdb-ha-{label}-{now}");
+        let cause = match count_at(&sessions, &point) {
+            Ok(Ok((lsn, tables))) => break (point, lsn, tables),
+            Ok(Err(cause)) => cause,
             Err(error) => return Err(fail(class_of(&error), error.to_string())),
+        };
+        tried += 1;
+        if tried == limits::SEAL_TRIES {
+            let cause = format!("in {tried} tries the rows never stood still: {cause}");
+            return Err(fail(Class::Other, cause));
         }
+        std::thread::sleep(limits::SEAL_AGAIN);
     };
-    let at = jiff::Timestamp::now();
+    let at = keep::now();
     wait_archived(&sessions, &lsn).map_err(|(class, cause)| fail(class, cause))?;
-    let seal = Seal {
-        point,
-        at: at.to_string(),
-        tables,
-    };
+    let seal = Seal { point, at, tables };
     place.keep(node, label, notes::SEAL, &seal)?;
     Ok(seal)
 }
@@ -98,33 +90,41 @@ fn gives_way(error: &CallError) -> bool {
     error.code().is_some_and(|code| ours.contains(code))
 }
 
-/// Sets the point and counts the rows there; returns its position in WAL too.
-fn count_at(sessions: &Sessions, point: &str) -> Result<(String, Figures), CallError> {
+/// Sets the point and counts the rows there; returns its position in WAL too. The inner error is somebody in the way, who may be gone
+/// the next time.
+fn count_at(
+    sessions: &Sessions,
+    point: &str,
+) -> Result<Result<(String, Figures), String>, CallError> {
     let (tell_locked, locked) = bounded(1);
     let (tell_set, set) = bounded(1);
     let point = point.to_string();
     let holding = sessions.submit(move |session| hold(session, &tell_locked, &set))?;
     let counting = sessions.submit(move |session| count(session, &point, &locked, &tell_set))?;
-    let wait = |call: &Receiver<_>, patience: Duration| call.recv_timeout(patience).ok();
-    // Connecting comes first, and the machine may be slow.
-    let patience = limits::SETUP_CONNECT + limits::SEAL_LOCK + limits::SEAL_POINT;
-    let held = match wait(holding.reply(), patience) {
-        Some(outcome) => outcome?,
-        None => holding.give_up("no answer while the tables were locked")?,
+    let held = wait(
+        holding,
+        // Connecting comes first, and the machine may be slow.
+        limits::SETUP_CONNECT + limits::SEAL_LOCK + limits::SEAL_POINT,
+        "no answer while the tables were locked",
+    );
+    let held = match held {
+        Err(error) if gives_way(&error) => return Ok(Err(error.to_string())),
+        outcome => outcome?,
     };
-    let counted = match counting
-        .reply()
-        .recv_timeout(limits::SEAL_SUM + limits::SETUP_CONNECT)
-    {
-        Ok(outcome) => outcome?,
-        Err(_) => counting.give_up("no answer while the rows were counted")?,
-    };
-    match counted {
-        // The lock's own end is the proof that it was held until then.
-        Some(counted) if held => Ok(counted),
-        _ => Err(CallError::Unknown(
-            "the tables could not be locked for long enough to set a restore point".to_string(),
-        )),
+    let counted = wait(
+        counting,
+        limits::SETUP_CONNECT + limits::SEAL_SUM,
+        "no answer while the rows were counted",
+    )?;
+    // The lock's own end is the proof that it was held until then.
+    let too_late = || "setting a restore point took too long".to_string();
+    Ok(counted.filter(|_| held).ok_or_else(too_late))
+}
+
+fn wait<T>(call: Call<T>, patience: Duration, otherwise: &str) -> Result<T, CallError> {
+    match call.reply().recv_timeout(patience) {
+        Ok(outcome) => outcome,
+        Err(_) => call.give_up(otherwise),
     }
 }
 

@@ -71,3 +71,7 @@ pub const SCRATCH_REMOVE: Duration = Duration::from_secs(3);
 
 /// Bytes of a WAL segment, unless a server was made with another size, which is rare. It is used for naming one that is missing.
 pub const WAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+const _: () = assert!(SEAL_DEADLOCK.as_millis() < SEAL_LOCK.as_millis());
+// The peer must not be given up because its apply worker waits for a seal.
+const _: () = assert!((SEAL_LOCK.as_millis() as u64) < super::WAIT_MAX_MS);
