@@ -4,7 +4,7 @@ use super::Kind;
 use super::command::{GiveUp, Place};
 use super::entry::Entry;
 use super::failure::{Class, Failure};
-use super::info::State;
+use super::info::{Stanza, State};
 use super::stanza;
 use crate::cluster::NodeId;
 use crate::limits;
@@ -47,6 +47,14 @@ impl Place {
     /// # Errors
     /// When pgBackRest cannot be asked, or cannot read its repository.
     pub fn entries(&self, node: NodeId) -> Result<Vec<Entry>, Failure> {
+        Ok(self.known(node)?.1)
+    }
+
+    /// The same with what pgBackRest knows of the stanza.
+    ///
+    /// # Errors
+    /// Those of [`Place::entries`].
+    pub fn known(&self, node: NodeId) -> Result<(Stanza, Vec<Entry>), Failure> {
         let stanza = self.info(node)?;
         if let State::Unreadable(why) = stanza.state {
             let doing = "read the repository of";
@@ -54,9 +62,10 @@ impl Place {
         }
         let repository = self.option(node, "repo1-path").unwrap_or_default();
         let backups = stanza.backups.iter();
-        Ok(backups
+        let entries = backups
             .map(|backup| Entry::of(node, backup, &repository))
-            .collect())
+            .collect();
+        Ok((stanza, entries))
     }
 }
 
