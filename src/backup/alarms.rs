@@ -129,14 +129,9 @@ fn bad(facts: &Facts, node: NodeId) -> Found {
     let failed = |entry: &Entry| entry.verified.as_ref().is_some_and(|verified| !verified.ok);
     let own = |entry: &&Entry| entry.page_errors || failed(entry);
     let newest = entries.iter().rfind(own)?;
-    let why = match newest
-        .verified
-        .as_ref()
-        .and_then(|verified| verified.error.as_deref())
-    {
-        Some(error) => error,
-        None => "pages in it fail their checksums",
-    };
+    let found = newest.verified.as_ref();
+    let found = found.and_then(|verified| verified.error.as_deref());
+    let why = found.unwrap_or("pages in it fail their checksums");
     let others = entries
         .iter()
         .filter(|entry| entry.verdict(entries) == "bad")

@@ -112,7 +112,7 @@ mod tests {
     fn a_day_counts_from_its_first_backup_and_its_second_follows_at_once() {
         let first = of(3, Kind::Incr, 100);
         let second = of(3, Kind::Diff, 200);
-        assert_eq!(next(&[first.clone()]).day_before, None);
+        assert_eq!(next(std::slice::from_ref(&first)).day_before, None);
         assert_eq!(next(&[first, second]).day_before, Some(98));
     }
 

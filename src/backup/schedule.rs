@@ -514,7 +514,7 @@ mod tests {
     fn a_stronger_one_counts_for_the_weaker_and_the_strongest_of_those_due_is_made() {
         let fresh = done("x", Kind::Full, 0);
         let of = |entries: &[Entry]| {
-            Case::new(entries, &[fresh.clone()])
+            Case::new(entries, std::slice::from_ref(&fresh))
                 .first()
                 .map(|(_, name)| name)
         };
@@ -619,8 +619,7 @@ mod tests {
             let mut case = Case::new(entries, &fresh);
             case.plan = Plan::Cycle(Duration::from_secs(24 * 3_600));
             let agenda = case.agenda();
-            let due = first(NOW, &agenda).map(|due| due.task.clone());
-            due
+            first(NOW, &agenda).map(|due| due.task.clone())
         };
         let task = |kind, day| {
             Some(Task::Backup {
@@ -655,7 +654,7 @@ mod tests {
         };
         let full = untried("F", Kind::Full, 1);
         let label = |label: &str| Some(label.to_string());
-        assert_eq!(drilled(&[full.clone()], None), label("F"));
+        assert_eq!(drilled(std::slice::from_ref(&full), None), label("F"));
         assert_eq!(drilled(&[done("F", Kind::Full, 1)], None), None);
         let incr = untried("I", Kind::Incr, 1);
         assert_eq!(

@@ -24,7 +24,7 @@ impl Keeper {
         let (name, reason) = shared.state_of(&state);
         let all: Vec<Entry> = state.all.iter().flatten().flatten().cloned().collect();
         let mut newest_first: Vec<&Entry> = all.iter().collect();
-        newest_first.sort_by(|one, other| other.stop.cmp(&one.stop));
+        newest_first.sort_by_key(|entry| std::cmp::Reverse(entry.stop));
         let backups: Vec<Value> = newest_first
             .iter()
             .map(|entry| entry.as_json(&all))
