@@ -3,12 +3,14 @@
 
 mod common;
 
-use common::{Answer, Cluster, wait_until};
+use common::{Answer, Cluster, clean_command_named, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 
 /// The backups of a master, newest first, as the API shows them.
 fn of(cluster: &Cluster, node: &str) -> Vec<Value> {
@@ -169,6 +171,60 @@ fn backups_are_made_by_themselves_and_when_somebody_asks() {
     });
     let by_hand = by_hand.take();
     wait_until("the API has it", || newest(&cluster, "master1") == by_hand);
+}
+
+/// Writes with a backup what came of restoring it, as a trial restore would.
+fn judge(cluster: &Cluster, label: &Value, ok: bool) {
+    let folder = format!("{}/pgbackrest/master1", cluster.data);
+    let owner = fs::metadata(&folder).expect("its configuration");
+    let verified = json!({
+        "ok": ok, "at": jiff::Timestamp::now().to_string(), "seconds": 1.0, "checked": [],
+        "error": if ok { Value::Null } else { json!("it was damaged on purpose") },
+    });
+    wait_until("it is written", || {
+        let mut command = clean_command_named("pgbackrest");
+        command.args([
+            format!("--config-path={folder}"),
+            "--stanza=imdb-master1".to_string(),
+            format!("--set={}", label.as_str().expect("a label")),
+            format!("--annotation=imdb-ha-verified={verified}"),
+            "annotate".to_string(),
+        ]);
+        let command = command.uid(owner.uid()).gid(owner.gid());
+        command.output().expect("run pgbackrest").status.success()
+    });
+}
+
+#[test]
+fn a_bad_backup_is_replaced_and_what_is_good_does_not_expire_for_it() {
+    let cluster = Cluster::start_with(&[("BACKUP_FULL_EVERY", "1d")]);
+    let labels = || -> Vec<Value> {
+        let all = of(&cluster, "master1").into_iter();
+        all.map(|backup| backup["label"].clone()).collect()
+    };
+    wait_until("master1 has a backup", || labels().len() == 1);
+    let good = newest(&cluster, "master1");
+    judge(&cluster, &good, true);
+    let job = ask_in_turn(&cluster, "master1", "full");
+    let bad = outcome(&cluster, &job)["label"].clone();
+    judge(&cluster, &bad, false);
+    wait_until(
+        "the alarm names the bad one and the one to go back to",
+        || {
+            let text = |label: &Value| label.as_str().expect("a label").to_string();
+            let names = format!("the restore point is {}, good", text(&good));
+            has_alarm(&cluster, &format!("backup {} is bad", text(&bad)))
+                && has_alarm(&cluster, &names)
+        },
+    );
+    // Two full ones are kept, of which the newer is bad; with a third the good one would be gone.
+    wait_until("another one is made by itself", || labels().len() == 3);
+    assert_eq!(labels()[1..], [bad.clone(), good.clone()]);
+    judge(&cluster, &labels()[0], true);
+    let job = ask_in_turn(&cluster, "master1", "full");
+    assert_eq!(outcome(&cluster, &job)["state"], "done");
+    wait_until("the rest expires as ever", || labels().len() == 2);
+    wait_until("the alarm is over", || !has_alarm(&cluster, "is bad"));
 }
 
 #[test]

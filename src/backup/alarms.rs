@@ -126,8 +126,7 @@ fn failing(facts: &Facts, node: NodeId, aim: Aim) -> Found {
 /// A backup that cannot be restored, by its own fault. Those that need it are bad with it and add nothing.
 fn bad(facts: &Facts, node: NodeId) -> Found {
     let entries = facts.all[node.index()]?;
-    let failed = |entry: &Entry| entry.verified.as_ref().is_some_and(|verified| !verified.ok);
-    let own = |entry: &&Entry| entry.page_errors || failed(entry);
+    let own = |entry: &&Entry| entry.page_errors || entry.has_failed();
     let newest = entries.iter().rfind(own)?;
     let found = newest.verified.as_ref();
     let found = found.and_then(|verified| verified.error.as_deref());

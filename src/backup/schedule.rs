@@ -250,6 +250,21 @@ fn after(last: i64, every: Duration, now: i64) -> i64 {
 }
 
 fn backup(situation: &Situation, entries: &[Entry]) -> Option<Wish> {
+    let again = shortest(situation.plan)?;
+    if let Some(failed) = failed_base(entries) {
+        return Some(Wish {
+            task: Task::Backup {
+                kind: Kind::Full,
+                day: None,
+            },
+            at: situation.now,
+            why: format!(
+                "{} cannot be restored, and the next one would rest on it",
+                failed.label
+            ),
+            again,
+        });
+    }
     match situation.plan {
         Plan::Every { full, diff, incr } => every([full, diff, incr], entries, situation.now),
         Plan::Cycle(every) => {
@@ -279,6 +294,21 @@ fn backup(situation: &Situation, entries: &[Entry]) -> Option<Wish> {
             })
         }
     }
+}
+
+/// The backup that the next one would rest on and that cannot be restored. Where a full one that was made for this reason cannot
+/// be either, more of them would not help, and a person is told.
+fn failed_base(entries: &[Entry]) -> Option<&Entry> {
+    let newest = entries.last()?;
+    let failed = entries.iter().rfind(|entry| {
+        entry.has_failed() && (entry.label == newest.label || newest.needs.contains(&entry.label))
+    })?;
+    let mut fulls = entries
+        .iter()
+        .rev()
+        .filter(|entry| entry.kind == Kind::Full);
+    let twice = fulls.next()?.has_failed() && fulls.next().is_some_and(Entry::has_failed);
+    (!twice).then_some(failed)
 }
 
 /// One backup stands for all kinds that hold less, so the strongest of those that are due is made.
@@ -606,6 +636,37 @@ mod tests {
             setbacks: &setbacks,
         });
         assert_eq!(none, []);
+    }
+
+    #[test]
+    fn nothing_is_built_on_a_backup_that_cannot_be_restored() {
+        let failed = |entry: Entry| {
+            let verified = entry.verified.clone().map(|verified| Verified {
+                ok: false,
+                ..verified
+            });
+            Entry { verified, ..entry }
+        };
+        let fresh = [done("x", Kind::Full, 0)];
+        let of = |entries: &[Entry]| {
+            let case = Case::new(entries, &fresh);
+            case.first().map(|(_, name)| name)
+        };
+        let (good, bad) = (done("G", Kind::Full, 3), failed(done("B", Kind::Full, 2)));
+        let on = |needs: &str| Entry {
+            needs: vec![needs.to_string()],
+            ..done("I", Kind::Incr, 1)
+        };
+        assert_eq!(of(&[good.clone(), bad.clone()]), Some("full"));
+        assert_eq!(of(&[good.clone(), bad.clone(), on("B")]), Some("full"));
+        assert_eq!(of(&[good.clone(), failed(on("G"))]), Some("full"));
+        assert_eq!(of(&[bad.clone(), good.clone(), on("G")]), None);
+        // The one that was made instead, untried and then bad as well: that is for a person.
+        assert_eq!(
+            of(&[good.clone(), bad.clone(), done("N", Kind::Full, 0)]),
+            None
+        );
+        assert_eq!(of(&[good, bad.clone(), bad]), None);
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub const BACKUP_DRILL_YIELDS: Duration = Duration::from_secs(3_600);
 /// an hour, and nothing else could be done meanwhile.
 pub const BACKUP_AWAY_MS: u64 = 30_000;
 
+/// Full backups that are kept at most when nothing may expire, because a restore has failed.
+pub const BACKUP_FULLS_KEPT: usize = 6;
+
 /// Ended jobs of which the outcome is still known.
 pub const BACKUP_JOBS_KEPT: usize = 50;
 
