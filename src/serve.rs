@@ -1,5 +1,6 @@
 //! `imdb-ha serve`: puts the parts together, runs until it is told to stop, and stops in order.
 
+use crate::backup::keeper;
 use crate::board::Board;
 use crate::cluster::{Cluster, NodeId};
 use crate::config::Config;
@@ -118,6 +119,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
     ));
     let store = Store::start(dispatch, config.use_sequence).context("start the write lane")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
+    let backups = keeper::start(config, Arc::clone(&board)).context("start the backups")?;
     let config = Arc::clone(config);
     let server = http::server::start(App {
         board,
@@ -126,6 +128,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         conflicts: Conflicts::new(sessions),
         history,
         config,
+        backups,
         comparer,
         verdicts: Arc::new(Quiet::default()),
     })?;

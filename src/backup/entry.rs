@@ -100,6 +100,11 @@ impl Entry {
         !self.page_errors && self.verified.as_ref().is_none_or(|verified| verified.ok)
     }
 
+    /// Whether it was restored and that failed.
+    pub fn has_failed(&self) -> bool {
+        self.verified.as_ref().is_some_and(|verified| !verified.ok)
+    }
+
     /// `good` when it has been restored, `bad` when it cannot be, else `untried`.
     pub fn verdict(&self, all: &[Entry]) -> &'static str {
         match (is_good(self, all), &self.verified) {

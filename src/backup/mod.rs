@@ -1,21 +1,28 @@
 //! Backups of both masters with pgBackRest, which are restored before they are called good.
 
+pub mod alarms;
+pub mod archiver;
 pub mod blame;
 pub mod catalog;
 pub mod command;
+pub mod days;
 pub mod drill;
 pub mod drill_report;
 pub mod entry;
 pub mod failure;
 pub mod info;
 pub mod keep;
+pub mod keeper;
 pub mod report;
 pub mod restore;
 pub mod runner;
+pub mod schedule;
 pub mod scratch;
 pub mod seal;
+pub mod shown;
 pub mod stanza;
 pub mod verify;
+pub mod worker;
 
 use crate::cluster::NodeId;
 use serde::{Deserialize, Serialize};

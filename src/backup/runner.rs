@@ -4,7 +4,7 @@ use super::Kind;
 use super::command::{GiveUp, Place};
 use super::entry::Entry;
 use super::failure::{Class, Failure};
-use super::info::State;
+use super::info::{Stanza, State};
 use super::stanza;
 use crate::cluster::NodeId;
 use crate::limits;
@@ -47,17 +47,42 @@ impl Place {
     /// # Errors
     /// When pgBackRest cannot be asked, or cannot read its repository.
     pub fn entries(&self, node: NodeId) -> Result<Vec<Entry>, Failure> {
+        Ok(self.known(node)?.1)
+    }
+
+    /// The same with what pgBackRest knows of the stanza.
+    ///
+    /// # Errors
+    /// Those of [`Place::entries`].
+    pub fn known(&self, node: NodeId) -> Result<(Stanza, Vec<Entry>), Failure> {
         let stanza = self.info(node)?;
         if let State::Unreadable(why) = stanza.state {
             let doing = "read the repository of";
             return Err(Failure::new(Class::of(Some(0), &why), node, doing, why));
         }
         let repository = self.option(node, "repo1-path").unwrap_or_default();
-        let backups = stanza.backups.iter();
-        Ok(backups
-            .map(|backup| Entry::of(node, backup, &repository))
-            .collect())
+        let entries = of(node, &stanza, &repository);
+        Ok((stanza, entries))
     }
+}
+
+fn of(node: NodeId, stanza: &Stanza, repository: &str) -> Vec<Entry> {
+    let backups = stanza.backups.iter();
+    backups
+        .map(|backup| Entry::of(node, backup, repository))
+        .collect()
+}
+
+/// Whether nothing may expire with the next backup: a restore has failed and no full backup since has been restored, so what is
+/// older may be all that is good. It ends when there are so many that the repository could fill up.
+fn keeps_all(entries: &[Entry]) -> bool {
+    let failed = entries.iter().rposition(Entry::has_failed);
+    let Some(failed) = failed else { return false };
+    let full = |entry: &&Entry| entry.kind == Kind::Full;
+    let restored = |entry: &Entry| entry.verified.as_ref().is_some_and(|verified| verified.ok);
+    let mut since = entries[failed..].iter().filter(full);
+    let fulls = entries.iter().filter(full).count();
+    !since.any(restored) && fulls < limits::BACKUP_FULLS_KEPT
 }
 
 /// What is wanted.
@@ -98,6 +123,9 @@ pub fn backup(
     for (name, value) in wanted.notes {
         arguments.push(format!("--annotation={name}={value}"));
     }
+    if keeps_all(&of(node, &before, "")) {
+        arguments.push("--no-expire-auto".to_string());
+    }
     arguments.push("backup".to_string());
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let run = || place.run(node, &doing, &arguments, limits::BACKUP_RUN, &give_up);
@@ -124,5 +152,53 @@ pub fn backup(
             let cause = format!("pgBackRest is content, and there is none: {}", said.trim());
             Err(Failure::new(Class::Other, node, &doing, cause))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::Verified;
+    use super::super::entry::tests::entry;
+    use super::*;
+
+    #[test]
+    fn nothing_expires_while_what_is_older_may_be_all_that_is_good() {
+        let full = |label: &str, ok: Option<bool>| {
+            let verified = ok.map(|ok| Verified {
+                ok,
+                at: String::new(),
+                seconds: 1.0,
+                checked: vec![],
+                error: None,
+            });
+            Entry {
+                verified,
+                ..entry(label, Kind::Full, 10, &[])
+            }
+        };
+        let (good, bad, untried) = (
+            full("G", Some(true)),
+            full("B", Some(false)),
+            full("U", None),
+        );
+        let all = |entries: &[&Entry]| {
+            let entries: Vec<Entry> = entries.iter().map(|entry| (*entry).clone()).collect();
+            keeps_all(&entries)
+        };
+        assert!(!all(&[]));
+        assert!(!all(&[&good, &untried]));
+        assert!(all(&[&good, &bad]));
+        assert!(all(&[&good, &bad, &untried]));
+        assert!(!all(&[&good, &bad, &untried, &good]));
+        assert!(all(&[&bad, &good, &bad]));
+        let incr = Entry {
+            kind: Kind::Incr,
+            ..good.clone()
+        };
+        assert!(
+            all(&[&good, &bad, &incr]),
+            "it proves nothing of a full one"
+        );
+        assert!(!all(&[&good, &bad, &bad, &bad, &bad, &bad]));
     }
 }

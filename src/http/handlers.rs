@@ -148,6 +148,7 @@ pub fn status(app: &App, req: &Req) -> Handled {
             "admin": if config.admin_token.is_some() { "token" } else { "loopback" },
         },
         "compare": app.comparer.summary(),
+        "backups": app.backups.summary(),
         "history": app.history.newest(limits::HISTORY_IN_STATUS),
     });
     Ok(Reply::ok(200, body))
@@ -161,7 +162,12 @@ pub(super) fn alarms(app: &App) -> Vec<String> {
         alarms.unwrap_or_default().into_iter().map(named)
     };
     let of_nodes = NodeId::BOTH.into_iter().flat_map(of_node);
-    of_nodes.chain(app.comparer.alarm()).collect()
+    let of_backups = app.backups.alarms().into_iter();
+    let of_backups = of_backups.map(|alarm| format!("{}: {}", alarm.node, alarm.text));
+    of_nodes
+        .chain(app.comparer.alarm())
+        .chain(of_backups)
+        .collect()
 }
 
 /// How many conflicts each master has in its log; null for one that does not answer.

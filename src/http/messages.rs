@@ -59,6 +59,9 @@ messages! {
     TABLE_UNKNOWN: "table_unknown", 400,
         "Ningún maestro tiene una tabla {}.",
         "Neither master has a table {}.";
+    BACKUP_INVALID: "backup_invalid", 400,
+        "Campo no válido: {}.",
+        "Invalid field: {}.";
     UNAUTHORIZED: "unauthorized", 401,
         "Esta operación requiere 'Authorization: Bearer' con el token de administración.",
         "This operation needs 'Authorization: Bearer' with the admin token.";
@@ -71,6 +74,12 @@ messages! {
     GENERO_NOT_FOUND: "genero_not_found", 404,
         "No existe un género con id_genero {}.",
         "There is no genre with id_genero {}.";
+    BACKUP_NOT_FOUND: "backup_not_found", 404,
+        "No existe esa copia de seguridad de {}.",
+        "There is no such backup of {}.";
+    JOB_NOT_FOUND: "job_not_found", 404,
+        "No existe ese trabajo, o ya no se recuerda.",
+        "There is no such job, or it is not remembered any more.";
     METHOD_NOT_ALLOWED: "method_not_allowed", 405,
         "La ruta no admite ese método; admite: {}.",
         "The path does not take that method; it takes: {}.";
@@ -92,6 +101,15 @@ messages! {
     COMPARE_BUSY: "compare_busy", 409,
         "Ya hay una comparación en curso.",
         "A comparison is running already.";
+    BACKUP_BUSY: "backup_busy", 409,
+        "Ya hay un trabajo en curso con las copias de seguridad.",
+        "Something is being done to the backups already.";
+    BACKUP_NODE_DOWN: "backup_node_down", 409,
+        "No se hizo la copia de seguridad: {} no está disponible.",
+        "The backup was not made: {} is not available.";
+    BACKUPS_OFF: "backups_off", 409,
+        "Aquí no hay copias de seguridad configuradas.",
+        "There are no backups configured here.";
     BODY_TOO_LARGE: "body_too_large", 413,
         "El cuerpo supera los {} bytes.",
         "The body is larger than {} bytes.";

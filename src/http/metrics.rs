@@ -23,6 +23,7 @@ struct Seen<'a> {
     view: Arc<ClusterView>,
     now_ms: u64,
     compare: Value,
+    backups: Value,
 }
 
 const fn gauge(
@@ -57,6 +58,12 @@ const METRICS: &[Metric] = &[
     gauge("imdb_ha_compare_rows", "Rows of the last comparison.", |seen| compared(seen, "rows")),
     gauge("imdb_ha_compare_duration_seconds", "How long the last comparison took.", |seen| compared(seen, "seconds")),
     gauge("imdb_ha_compare_timestamp_seconds", "When the last comparison began.", compared_at),
+    gauge("imdb_ha_backup_age_seconds", "How long ago the newest usable backup of a master ended.", |seen| of_masters(|node| seen.backup(node)["newest_good"]["age_seconds"].as_f64())),
+    gauge("imdb_ha_backup_size_bytes", "Bytes of the database in that backup.", |seen| of_masters(|node| seen.backup(node)["newest_good"]["size_bytes"].as_f64())),
+    gauge("imdb_ha_backups", "Backups of a master.", |seen| of_masters(|node| seen.backup(node)["backups"].as_f64())),
+    gauge("imdb_ha_backups_bad", "Backups of a master that cannot be restored.", |seen| of_masters(|node| seen.backup(node)["bad"].as_f64())),
+    gauge("imdb_ha_backup_running", "Whether something is being done to the backups.", |seen| one(truth(!seen.backups["running"].is_null()))),
+    gauge("imdb_ha_backup_drill_ok", "Whether the last trial restore found a good backup.", |seen| seen.backups["last_drill"]["verified"]["ok"].as_bool().map_or(vec![], |ok| one(truth(ok)))),
     gauge("imdb_ha_alarms", "What a person has to look at; /status has the words.", |seen| one(handlers::alarms(seen.app).len() as f64)),
     gauge("imdb_ha_paused", "Whether a person holds the traffic where it is.", |seen| one(truth(seen.view.paused_until_ms.is_some()))),
     gauge("imdb_ha_leader", "Whether this process decides, of those that serve the same pair.", |seen| one(truth(seen.view.role == Role::Leader))),
@@ -72,6 +79,7 @@ pub fn metrics(app: &App, req: &Req) -> Result<Reply, Problem> {
         view: app.board.look().0,
         now_ms: app.board.now_ms(),
         compare: app.comparer.summary(),
+        backups: app.backups.summary(),
     };
     let mut text = String::new();
     for metric in METRICS {
@@ -84,6 +92,13 @@ pub fn metrics(app: &App, req: &Req) -> Result<Reply, Problem> {
         }
     }
     Ok(Reply::text(200, text))
+}
+
+impl Seen<'_> {
+    /// What is known of the backups of a master.
+    fn backup(&self, node: NodeId) -> &Value {
+        &self.backups["masters"][node.name()]
+    }
 }
 
 fn one(value: f64) -> Vec<(String, f64)> {

@@ -3,6 +3,7 @@
 //! accepts, `messages.rs` every error text, and `turns.rs` keeps the order of a connection.
 
 mod access;
+mod backups;
 mod body;
 mod commands;
 mod compare;
@@ -17,6 +18,7 @@ pub mod router;
 pub mod server;
 mod turns;
 
+use crate::backup::keeper::Keeper;
 use crate::board::Board;
 use crate::comparer::Comparer;
 use crate::config::Config;
@@ -40,6 +42,7 @@ pub struct App {
     pub conflicts: Conflicts,
     pub history: History,
     pub config: Arc<Config>,
+    pub backups: Keeper,
     /// Verdicts of the database that became a 500.
     pub comparer: Comparer,
     pub verdicts: Arc<Quiet>,

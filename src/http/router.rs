@@ -2,7 +2,7 @@
 
 use super::messages as msg;
 use super::{App, Done, Problem, Reply, Req};
-use super::{commands, compare, conflicts, create, handlers, metrics};
+use super::{backups, commands, compare, conflicts, create, handlers, metrics};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,9 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/compare", Access::Admin, Place::WriterMaybeWithBody, compare::begin, "begins to compare the masters: all tables, or those of `{\"tables\": [name]}`"),
     route("GET", "/compare", Access::Anyone, Place::Front, compare::result, "the comparison that runs, and the result of the last one"),
     route("GET", "/conflicts", Access::Anyone, Place::Worker, conflicts::list, "settled conflicts of both masters, newest first: `?limit=`, `?after=` (the `next` of the page before)"),
+    route("GET", "/backups", Access::Anyone, Place::Front, backups::list, "the backups of both masters, newest first, what is being done, what comes next, and the alarms"),
+    route("POST", "/backups", Access::Admin, Place::WriterWithBody, backups::begin, "begins a backup, `{\"node\": \"master1\", \"type\": \"full\"}` (or diff, incr), or a trial restore, `\"type\": \"drill\"` with a `label` or of the newest; answers 202 with the job"),
+    route("GET", "/backups/jobs/{id}", Access::Anyone, Place::Front, backups::job, "how far a job is, or what came of it"),
 ];
 
 /// The route of a request and the `{id}` of its path.
