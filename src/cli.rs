@@ -186,6 +186,8 @@ pub enum Backup {
         #[arg(long)]
         json: bool,
     },
+    /// Write the catalogue of all backups to Redis, if it is not there; the API does so by itself
+    Publish,
     /// See that both masters can be backed up: their stanzas, and that WAL reaches the repositories
     Bootstrap {
         /// The outcome as JSON

@@ -1,6 +1,7 @@
 //! From flags to a subcommand to an exit code. ARCHITECTURE.md says how the parts fit together.
 
 mod backup;
+mod bars;
 mod board;
 mod cli;
 mod cluster;

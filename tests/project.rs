@@ -49,6 +49,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "src/history.rs",
             "src/lease.rs",
             "src/redis_link.rs",
+            "src/backup/catalog.rs",
             "src/config/check.rs",
         ],
     ),

@@ -66,7 +66,7 @@ struct Tried {
 }
 
 fn try_one(place: &Place, config: &Config, entry: &Entry, json: bool) -> Result<Tried, Failure> {
-    let _claim = place.claim(entry.node, "try a backup of")?;
+    let _claim = place.claim_when_free(entry.node, "try a backup of")?;
     let mut told = |line: &str| {
         if !json {
             output::print(format_args!("  {line}"));

@@ -1,10 +1,13 @@
 //! `imdb-ha backup`: what its commands do and print.
 
 use super::command::{NEVER, Place};
+use super::cycle;
 use super::entry::{Entry, human, notes, rfc3339};
 use super::info::State;
-use super::runner::{self, Wanted};
+use super::make;
+use super::runner::Wanted;
 use super::{Kind, stanza};
+use crate::bars::Bar;
 use crate::cli::{Backup, Node};
 use crate::cluster::NodeId;
 use crate::config::Config;
@@ -27,9 +30,10 @@ pub fn run(command: Backup, config: &Config) -> anyhow::Result<ExitCode> {
         Backup::Drill { label, node, json } => {
             super::drill_report::report(&place, config, label.as_deref(), &nodes(node), json)
         }
-        Backup::Cycle { .. } => {
-            anyhow::bail!("not there yet")
+        Backup::Cycle { node, delay, json } => {
+            cycle::report(&place, config, node.id(), delay, json)
         }
+        Backup::Publish => publish(&place, config),
     }
 }
 
@@ -45,20 +49,24 @@ fn make(
     kind: Kind,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let _claim = place.claim(node, "make a backup of")?;
+    let _claim = place.claim_when_free(node, "make a backup of")?;
     let wanted = Wanted {
         node,
         kind,
         notes: &[(notes::BECAUSE, "asked".to_string())],
     };
-    let entry = runner::backup(place, &wanted, NEVER, &|_| {})?;
-    // Without one it can be restored all the same; only that its rows are right cannot be shown.
-    if let Err(failure) = super::seal::seal(place, config, node, &entry.label) {
-        log::warn!("{failure}");
+    let bar = Bar::new(&format!("{kind} backup of {node}"), json);
+    let made = make::make(place, config, &wanted, &bar)?;
+    drop(bar);
+    for warning in &made.warnings {
+        eprintln!("imdb-ha: warning: {warning}");
     }
+    let entry = made.entry;
     let all = place.entries(node)?;
     match json {
-        true => output::print(json!({ "ok": true, "backup": entry.as_json(&all) })),
+        true => output::print(
+            json!({ "ok": true, "backup": entry.as_json(&all), "warnings": made.warnings }),
+        ),
         false => output::print(line(&entry, &all)),
     }
     Ok(ExitCode::SUCCESS)
@@ -111,6 +119,15 @@ pub fn line(entry: &Entry, all: &[Entry]) -> String {
         human(entry.size),
         entry.verdict(all)
     )
+}
+
+fn publish(place: &Place, config: &Config) -> anyhow::Result<ExitCode> {
+    let address = config.redis_url.address();
+    output::print(match make::publish(place, config)? {
+        true => format!("the catalogue is in redis {address} now"),
+        false => format!("the catalogue was in redis {address} already"),
+    });
+    Ok(ExitCode::SUCCESS)
 }
 
 fn bootstrap(place: &Place, json: bool) -> anyhow::Result<ExitCode> {

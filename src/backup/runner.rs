@@ -42,6 +42,29 @@ impl Place {
         }
     }
 
+    /// The same for somebody who can wait: a trial restore of the API's is over in seconds, and a big backup is not.
+    ///
+    /// # Errors
+    /// [`Class::Busy`] when it has not become free within [`limits::CLAIM_PATIENCE`].
+    pub fn claim_when_free(&self, node: NodeId, doing: &str) -> Result<Claim, Failure> {
+        let began = Instant::now();
+        let mut told = false;
+        loop {
+            match self.claim(node, doing) {
+                Err(failure)
+                    if failure.class == Class::Busy && began.elapsed() < limits::CLAIM_PATIENCE =>
+                {
+                    if !told && began.elapsed() >= limits::CLAIM_TOLD {
+                        eprintln!("waiting: {}", failure.cause);
+                        told = true;
+                    }
+                    std::thread::sleep(limits::CLAIM_AGAIN);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Every backup of a master, oldest first.
     ///
     /// # Errors

@@ -123,3 +123,15 @@ pub const BACKUP_ARCHIVER_ASK: Duration = Duration::from_secs(2);
 /// Segments of WAL that wait to be archived and are an alarm: a gigabyte, which a bulk load can make within seconds, and which
 /// an archiver that works takes away as fast.
 pub const BACKUP_WAL_WAITING_MAX: i64 = 64;
+
+/// Backups in the history in Redis, those that have expired included: a year and a half at the manual's pace.
+pub const HISTORY_OF_BACKUPS_MAX: usize = 500;
+
+/// Time between two turns of the spinner of a progress bar, and between two lines where there is no terminal.
+pub const BAR_TICK: Duration = Duration::from_millis(100);
+pub const BAR_LINE: Duration = Duration::from_secs(10);
+
+/// How long a command waits until nobody else works on the backups, after which time it says so, and the time between two looks.
+pub const CLAIM_PATIENCE: Duration = Duration::from_secs(600);
+pub const CLAIM_TOLD: Duration = Duration::from_secs(1);
+pub const CLAIM_AGAIN: Duration = Duration::from_millis(100);
