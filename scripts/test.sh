@@ -10,7 +10,7 @@ check_format() { cargo fmt --check; }
 
 check_clippy() { cargo clippy --locked --all-targets --quiet -- -D warnings; }
 
-check_scripts() { shellcheck scripts/*.sh .ci/run; }
+check_scripts() { shellcheck scripts/*.sh scripts/pgbackrest/*.sh .ci/run; }
 
 check_rustdoc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet; }
 

@@ -294,6 +294,7 @@ pub fn clean_command_named(program: &str) -> Command {
             "MASTER2_",
             "REDIS_",
             "PORT",
+            "BACKUP_",
             "BIND",
             "ADMIN_",
             "USE_SEQ",
