@@ -18,6 +18,8 @@ pub mod scratch;
 pub mod seal;
 pub mod shown;
 pub mod stanza;
+pub mod task;
+pub mod wal;
 pub mod worker;
 
 use crate::cluster::NodeId;
