@@ -3,7 +3,9 @@
 use super::archiver::Archiving;
 use super::entry::{Entry, is_good};
 use super::failure::Failure;
-use super::schedule::{Aim, Setbacks, shortest, span};
+use super::schedule::{shortest, span};
+use super::task::{Aim, Setbacks};
+use super::wal::Hole;
 use crate::cluster::NodeId;
 use crate::config::Plan;
 use crate::limits;
@@ -32,6 +34,7 @@ pub struct Facts<'a> {
     pub unreadable: [Option<&'a Failure>; 2],
     pub setbacks: &'a Setbacks,
     pub archiving: [Option<&'a Archiving>; 2],
+    pub holes: [Option<&'a Hole>; 2],
 }
 
 /// Everything that is wrong, master by master.
@@ -45,6 +48,7 @@ pub fn alarms(facts: &Facts) -> Vec<Alarm> {
             failing(facts, node, Aim::Drill),
             bad(facts, node),
             archiving(facts, node),
+            missing(facts, node),
         ];
         found
             .into_iter()
@@ -176,6 +180,15 @@ fn archiving(facts: &Facts, node: NodeId) -> Found {
     ))
 }
 
+fn missing(facts: &Facts, node: NodeId) -> Found {
+    let Hole { first, segments } = facts.holes[node.index()]?;
+    let text = format!(
+        "{segments} WAL segments are missing from its archive, from {first} on; no moment between them and the next backup \
+         can be restored"
+    );
+    Some(("wal-hole", text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Kind;
@@ -208,6 +221,7 @@ mod tests {
             unreadable: [None, None],
             setbacks: &setbacks,
             archiving: [archiving.as_ref(), None],
+            holes: [None, None],
         };
         alarms(&facts)
             .into_iter()
@@ -312,6 +326,7 @@ mod tests {
                 on,
                 failing,
                 waiting,
+                segment_bytes: 16 * 1024 * 1024,
             };
             codes(&judged(&fresh, |_| {}, Some(archiving)))
         };

@@ -16,6 +16,7 @@ pub struct Archiving {
     pub failing: Option<String>,
     /// Segments that wait.
     pub waiting: i64,
+    pub segment_bytes: u64,
 }
 
 /// Asks the masters, on sessions of its own.
@@ -57,6 +58,7 @@ fn read(session: &mut Session) -> Result<Archiving, postgres::Error> {
             on: false,
             failing: None,
             waiting: 0,
+            segment_bytes: 0,
         });
     };
     let failing: Option<bool> = row.try_get("failing")?;
@@ -65,5 +67,6 @@ fn read(session: &mut Session) -> Result<Archiving, postgres::Error> {
         on: row.try_get::<_, String>("mode")? != "off",
         failing: segment.filter(|_| failing == Some(true)),
         waiting: row.try_get("waiting")?,
+        segment_bytes: row.try_get::<_, i64>("segment_bytes")?.unsigned_abs(),
     })
 }

@@ -8,9 +8,9 @@ use super::catalog::{Catalog, Known};
 use super::command::Place;
 use super::entry::Entry;
 use super::failure::Failure;
-use super::info::Stanza;
-use super::schedule::{self, Aim, Due, Setbacks, Situation, Task};
-use super::stanza;
+use super::schedule::{self, Due, Situation};
+use super::task::{Aim, Setbacks, Task};
+use super::wal::{Hole, Present, WalWatch};
 use super::worker::{self, Ended, Job};
 use crate::board::Board;
 use crate::cluster::{ClusterView, NodeId, NodeState, Role};
@@ -74,6 +74,7 @@ pub(super) struct State {
     pub(super) present: [Option<Vec<Entry>>; 2],
     pub(super) unreadable: [Option<Failure>; 2],
     archiving: [Option<Archiving>; 2],
+    holes: [Option<Hole>; 2],
     pub(super) setbacks: Setbacks,
     /// Somebody else has the backups in hand; not before this time anew.
     pub(super) busy_until: i64,
@@ -192,6 +193,7 @@ struct Watch {
     archivers: Archivers,
     looked: Option<Instant>,
     redis: Quiet,
+    wal: [WalWatch; 2],
     told: Vec<Alarm>,
 }
 
@@ -202,6 +204,7 @@ impl Watch {
             archivers,
             looked: None,
             redis: Quiet::default(),
+            wal: Default::default(),
             told: Vec::new(),
         }
     }
@@ -300,11 +303,17 @@ impl Shared {
         for node in NodeId::BOTH {
             let found = self.place.known(node);
             let archiving = self.archiving(watch, node);
+            let hole = found.as_ref().ok().and_then(|(stanza, _)| {
+                let wal = &mut watch.wal[node.index()];
+                let hole = wal.look(&self.place, node, stanza, archiving.as_ref());
+                hole.inspect_err(|failure| log::debug!("{failure}")).ok()?
+            });
             let mut state = self.lock();
             state.archiving[node.index()] = archiving;
+            state.holes[node.index()] = hole;
             match found {
                 Ok((stanza, entries)) => {
-                    let present = of_present_folder(node, &stanza, &entries);
+                    let present = Present::of(node, &stanza).entries(&entries);
                     let newest = present.last().map_or(0, |entry| entry.stop);
                     // Whoever made it, by which way ever: it works.
                     if state
@@ -381,6 +390,7 @@ impl Shared {
             unreadable: NodeId::BOTH.map(|node| state.unreadable[node.index()].as_ref()),
             setbacks: &state.setbacks,
             archiving: NodeId::BOTH.map(|node| state.archiving[node.index()].as_ref()),
+            holes: NodeId::BOTH.map(|node| state.holes[node.index()].as_ref()),
         });
         if now < state.busy_until {
             for due in agenda.iter_mut().filter(|due| due.held.is_none()) {
@@ -395,23 +405,4 @@ impl Shared {
         }
         agenda
     }
-}
-
-/// The backups of the data folder that the master has now. pgBackRest numbers the folders that it has seen; a rebuilt master
-/// has a new one.
-fn of_present_folder(node: NodeId, known: &Stanza, entries: &[Entry]) -> Vec<Entry> {
-    let stanzas = known.raw.as_array().into_iter().flatten();
-    let mut found = stanzas.filter(|of| of["name"] == stanza(node));
-    let Some(of) = found.next() else {
-        return entries.to_vec();
-    };
-    let folders = of["db"].as_array().into_iter().flatten();
-    let present = folders.filter_map(|folder| folder["id"].as_u64()).max();
-    let backups = of["backup"].as_array().into_iter().flatten();
-    let labels: Vec<&str> = backups
-        .filter(|backup| backup["database"]["id"].as_u64() == present)
-        .filter_map(|backup| backup["label"].as_str())
-        .collect();
-    let is_present = |entry: &&Entry| labels.contains(&entry.label.as_str());
-    entries.iter().filter(is_present).cloned().collect()
 }

@@ -23,7 +23,9 @@ pub mod scratch;
 pub mod seal;
 pub mod shown;
 pub mod stanza;
+pub mod task;
 pub mod verify;
+pub mod wal;
 pub mod worker;
 
 use crate::cluster::NodeId;

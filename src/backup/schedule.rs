@@ -4,96 +4,12 @@
 use super::Kind;
 use super::days;
 use super::entry::Entry;
-use super::failure::{Class, Failure};
+use super::task::{Aim, Setbacks, Task};
 use crate::cluster::NodeId;
 use crate::config::Plan;
 use crate::limits;
 use serde_json::{Value, json};
 use std::time::Duration;
-
-/// One thing to do about the backups of one master.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Task {
-    Backup { kind: Kind, day: Option<u8> },
-    Seal { label: String },
-    Drill { label: String },
-}
-
-/// What a task is for; each has failures of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aim {
-    Seal,
-    Backup,
-    Drill,
-}
-
-impl Task {
-    pub fn aim(&self) -> Aim {
-        match self {
-            Task::Backup { .. } => Aim::Backup,
-            Task::Seal { .. } => Aim::Seal,
-            Task::Drill { .. } => Aim::Drill,
-        }
-    }
-
-    /// Its name in JSON: a kind of backup, `seal` or `drill`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Task::Backup { kind, .. } => kind.name(),
-            Task::Seal { .. } => "seal",
-            Task::Drill { .. } => "drill",
-        }
-    }
-
-    /// The backup that it is about, if that is there already.
-    pub fn label(&self) -> Option<&str> {
-        match self {
-            Task::Backup { .. } => None,
-            Task::Seal { label } | Task::Drill { label } => Some(label),
-        }
-    }
-}
-
-/// The last failure of an aim that has not been reached since.
-#[derive(Clone, Debug)]
-pub struct Setback {
-    pub failure: Failure,
-    /// Seconds since 1970.
-    pub at: i64,
-    /// How many there were in a row.
-    pub times: u32,
-}
-
-/// What failed, for each master and aim.
-#[derive(Clone, Debug, Default)]
-pub struct Setbacks([[Option<Setback>; 3]; 2]);
-
-impl Setbacks {
-    pub fn of(&self, node: NodeId, aim: Aim) -> Option<&Setback> {
-        self.0[node.index()][aim as usize].as_ref()
-    }
-
-    /// The newest of all.
-    pub fn last(&self) -> Option<&Setback> {
-        let all = self.0.iter().flatten().flatten();
-        all.max_by_key(|setback| setback.at)
-    }
-
-    /// Keeps a failure.
-    pub fn add(&mut self, node: NodeId, aim: Aim, failure: Failure, at: i64) {
-        let before = self.of(node, aim).map_or(0, |setback| setback.times);
-        self.0[node.index()][aim as usize] = Some(Setback {
-            failure,
-            at,
-            times: before.saturating_add(1),
-        });
-    }
-
-    /// Forgets what failed, because it has worked.
-    pub fn clear(&mut self, node: NodeId, aim: Aim) {
-        self.0[node.index()][aim as usize] = None;
-    }
-}
 
 /// What is decided on.
 pub struct Situation<'a> {
@@ -426,15 +342,11 @@ pub fn span(time: Duration) -> String {
     }
 }
 
-/// Whether a failure only means that somebody else was first.
-pub fn is_busy(failure: &Failure) -> bool {
-    failure.class == Class::Busy
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::entry::tests::entry;
     use super::super::entry::{Seal, Verified, rfc3339};
+    use super::super::failure::{Class, Failure};
     use super::*;
 
     const HOUR: i64 = 3_600;

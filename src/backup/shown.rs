@@ -3,7 +3,8 @@
 use super::alarms::{Alarm, restore_point};
 use super::entry::{Entry, is_good, rfc3339};
 use super::keeper::{Keeper, Shared, State, now};
-use super::schedule::{self, Aim, tried_at};
+use super::schedule::{self, tried_at};
+use super::task::Aim;
 use super::worker::failure_as_json;
 use crate::cluster::NodeId;
 use serde_json::{Map, Value, json};

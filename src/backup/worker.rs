@@ -6,8 +6,8 @@ use super::entry::{Entry, Verified, notes, rfc3339};
 use super::failure::{Class, Failure};
 use super::keeper::{Shared, now};
 use super::runner::{self, Copied};
-use super::schedule::{self, Aim, Task};
 use super::seal;
+use super::task::{self, Aim, Task};
 use crate::cluster::{NodeId, NodeState};
 use crate::limits;
 use serde_json::{Value, json};
@@ -109,7 +109,7 @@ pub(super) fn serve(shared: &Shared, job: Job) {
     let mut state = shared.lock();
     match &outcome {
         Ok(_) => state.setbacks.clear(node, aim),
-        Err(failure) if schedule::is_busy(failure) => {
+        Err(failure) if task::is_busy(failure) => {
             state.busy_until = at + limits::BACKUP_BUSY_PAUSE.as_secs() as i64;
         }
         Err(failure) => state.setbacks.add(node, aim, failure.clone(), at),
@@ -179,7 +179,7 @@ fn tell(job: &Job, outcome: &Result<Reached, Failure>) {
                 ),
             }
         }
-        Err(failure) if schedule::is_busy(failure) => log::info!("not now: {failure}"),
+        Err(failure) if task::is_busy(failure) => log::info!("not now: {failure}"),
         Err(failure) => log::warn!("{failure}"),
     }
 }

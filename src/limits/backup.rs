@@ -80,6 +80,9 @@ const _: () = assert!((SEAL_LOCK.as_millis() as u64) < super::WAIT_MAX_MS);
 /// Time between two looks at the repositories, where backups come and go without our doing: pgBackRest answers in 10 ms.
 pub const BACKUP_REFRESH: Duration = Duration::from_secs(5);
 
+/// Time between two listings of a master's archive, in which a busy month leaves 100,000 names.
+pub const BACKUP_WAL_LOOK: Duration = Duration::from_secs(60);
+
 /// Pause when somebody else has the backups in hand, who may need a second or hours.
 pub const BACKUP_BUSY_PAUSE: Duration = Duration::from_secs(5);
 
