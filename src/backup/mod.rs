@@ -14,6 +14,7 @@ pub mod restore;
 pub mod runner;
 pub mod scratch;
 pub mod seal;
+pub mod sockets;
 pub mod stanza;
 pub mod verify;
 
