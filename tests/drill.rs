@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{BINARY, Cluster, clean_command, wait_until};
+use common::{Cluster, clean_command, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -317,23 +317,40 @@ fn backup_beside_a_long_transaction(cluster: &Cluster) -> String {
     })
 }
 
-/// Kills drills in the middle, the last one while its server is frozen and so outlives it.
+/// Kills drills in the middle, the last one while its server is frozen and so outlives it. They work in a folder in which a socket
+/// would have too long a path.
 fn a_killed_one_is_cleared_away(cluster: &Cluster, label: &str) {
-    for (step, freeze) in [("restoring it", false), ("checking every page", true)] {
+    let short = std::env::temp_dir().join(format!("imdb-ha-drill-{}-", std::process::id()));
+    let short = short.to_str().expect("text");
+    let root = PathBuf::from(format!("{short:x<100}"));
+    let sockets = PathBuf::from(short);
+    fs::create_dir(&root).expect("a folder");
+    fs::create_dir(&sockets).expect("a folder");
+    for node in ["master1", "master2"] {
+        let configuration = format!("{}/pgbackrest/{node}", cluster.data);
+        std::os::unix::fs::symlink(configuration, root.join(node)).expect("a link");
+    }
+    let command = || {
         let mut command = clean_command();
         command
             .args(["backup", "drill", label])
             .env("IMDB_HA_DATA", &cluster.data)
-            .stdout(Stdio::piped());
-        assert_eq!(command.get_program(), BINARY);
-        let mut process = command.spawn().expect("start a drill");
+            .env("BACKUP_CONFIG_DIR", &root)
+            .env("TMPDIR", &sockets);
+        command
+    };
+    for (step, freeze) in [("restoring it", false), ("checking every page", true)] {
+        let mut process = command()
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start a drill");
         let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
         let reached = lines.map_while(Result::ok).any(|line| line.contains(step));
         assert!(reached, "it never came to {step}");
         let mut server = None;
         if freeze {
-            let file = format!("{}/pgbackrest/drill/data/postmaster.pid", cluster.data);
-            let text = fs::read_to_string(file).expect("a server");
+            let text =
+                fs::read_to_string(root.join("drill/data/postmaster.pid")).expect("a server");
             let id = text.lines().next().expect("its id").to_string();
             signal("STOP", &id);
             server = Some(id);
@@ -346,13 +363,23 @@ fn a_killed_one_is_cleared_away(cluster: &Cluster, label: &str) {
                 "it was to outlive the drill"
             );
         }
-        assert_good(&drill(cluster, label));
+        let output = command().output().expect("run a drill");
+        assert!(output.status.success(), "{output:?}");
+        assert!(!root.join("drill").exists(), "its folder is there still");
+        assert_eq!(
+            fs::read_dir(&sockets).expect("a folder").count(),
+            0,
+            "a socket is left"
+        );
         if let Some(id) = &server {
             wait_until("the server of the killed drill is gone", || {
                 !Path::new(&format!("/proc/{id}")).exists()
             });
         }
     }
+    fs::remove_dir_all(&root).expect("remove it");
+    fs::remove_dir(&sockets).expect("remove it");
+    nothing_is_left(cluster);
 }
 
 fn signal(signal: &str, id: &str) {

@@ -22,6 +22,7 @@ pub mod schedule;
 pub mod scratch;
 pub mod seal;
 pub mod shown;
+pub mod sockets;
 pub mod stanza;
 pub mod task;
 pub mod verify;

@@ -2,6 +2,7 @@
 //! archives nothing, and ends with us.
 
 use super::command::{GiveUp, Place};
+use super::sockets::{self, PORT};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
@@ -28,12 +29,6 @@ pub struct Scratch {
     database: String,
     child: Option<Child>,
 }
-
-/// The port in the socket's name; no TCP port is taken.
-const PORT: u16 = 5432;
-
-/// The longest path of a socket, without the zero behind it (Linux's `sockaddr_un`).
-const SOCKET_PATH_MAX: usize = 107;
 
 /// Why a server on restored data does not serve.
 #[derive(Debug)]
@@ -86,7 +81,7 @@ impl Scratch {
         scratch.remove()?;
         place.owner().make_folder(&scratch.folder)?;
         place.owner().make_folder(&scratch.data)?;
-        scratch.sockets = scratch.place_for_socket(place)?;
+        scratch.sockets = sockets::place(&scratch.folder, place.owner())?;
         Ok(scratch)
     }
 
@@ -131,26 +126,6 @@ impl Scratch {
             ),
             false => Ok(()),
         }
-    }
-
-    /// The folder of the socket. One that is elsewhere is new, so that nobody can have put anything in it, and is written down for
-    /// whoever has to remove it.
-    fn place_for_socket(&self, place: &Place) -> anyhow::Result<PathBuf> {
-        let name = format!("/.s.PGSQL.{PORT}");
-        if self.folder.as_os_str().len() + name.len() <= SOCKET_PATH_MAX {
-            return Ok(self.folder.clone());
-        }
-        let now = jiff::Timestamp::now().as_nanosecond();
-        let other = std::env::temp_dir().join(format!("imdb-ha-{}-{now}", std::process::id()));
-        fs::write(self.elsewhere(), other.as_os_str().as_encoded_bytes())?;
-        fs::create_dir(&other).with_context(|| format!("make the folder {}", other.display()))?;
-        place.owner().make_folder(&other)?;
-        Ok(other)
-    }
-
-    /// The file that names a folder elsewhere.
-    fn elsewhere(&self) -> PathBuf {
-        self.beside("sockets")
     }
 
     /// One of PostgreSQL's programs, ended with us, that reaches this server.
@@ -341,9 +316,7 @@ impl Scratch {
     /// # Errors
     /// Those of the file system.
     pub fn remove(&self) -> anyhow::Result<()> {
-        if let Ok(elsewhere) = fs::read_to_string(self.elsewhere()) {
-            remove_folder(Path::new(&elsewhere))?;
-        }
+        sockets::remove(&self.folder)?;
         // Whoever was ended a moment ago may still be writing into it.
         let deadline = Instant::now() + limits::SCRATCH_REMOVE;
         loop {
