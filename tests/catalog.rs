@@ -42,7 +42,7 @@ fn at_rest(value: &str) -> String {
     let Ok(mut json) = serde_json::from_str::<Value>(value) else {
         return value.to_string();
     };
-    if let Some(stanza) = json[0].as_object_mut() {
+    if let Some(stanza) = json.get_mut(0).and_then(Value::as_object_mut) {
         stanza.remove("archive");
     }
     json.to_string()

@@ -35,6 +35,8 @@ struct Keys {
     hashes: BTreeMap<String, Vec<(String, String)>>,
     /// By key: label and value, newest first. What has expired stays in these.
     histories: BTreeMap<String, Vec<(String, String)>>,
+    /// Whether that is everything, so that what is not in it is no longer there.
+    whole: bool,
 }
 
 impl Catalog {
@@ -90,7 +92,9 @@ impl Catalog {
         }
         let mut all = redis::pipe();
         all.atomic();
-        for key in indexed.iter().filter(|key| !ours.contains(key)) {
+        // What is said about a master that could not be asked stays.
+        let gone = |key: &&String| keys.whole && !ours.contains(key);
+        for key in indexed.iter().filter(gone) {
             all.cmd("DEL").arg(key).ignore();
             all.cmd("SREM").arg(&index).arg(key).ignore();
         }
@@ -135,6 +139,7 @@ fn keys(prefix: &str, known: &[Known]) -> Keys {
     }
     if known.len() == NodeId::BOTH.len() {
         of_both(prefix, &all, &mut keys);
+        keys.whole = true;
     }
     keys
 }

@@ -5,7 +5,7 @@ use super::command::Place;
 use super::days::DAYS;
 use super::entry::{Entry, human, notes};
 use super::make;
-use super::report::line;
+use super::report::{line, say};
 use super::runner::Wanted;
 use crate::bars::Bar;
 use crate::cluster::NodeId;
@@ -33,7 +33,7 @@ pub fn report(
     let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?;
     let sessions = Sessions::start_patient(node, settings)?;
     // For all of them, so that the API tries none in between.
-    let _claim = place.claim_when_free(node, "make a cycle of backups of")?;
+    let _claim = place.claim_when_free(node, "make a cycle of backups of", &mut say)?;
     let mut made: Vec<Entry> = Vec::new();
     let all = (1_u8..)
         .zip(DAYS)

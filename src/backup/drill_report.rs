@@ -4,6 +4,7 @@ use super::command::{NEVER, Place};
 use super::drill;
 use super::entry::{Entry, Verified};
 use super::failure::Failure;
+use super::report::say;
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::output;
@@ -66,7 +67,7 @@ struct Tried {
 }
 
 fn try_one(place: &Place, config: &Config, entry: &Entry, json: bool) -> Result<Tried, Failure> {
-    let _claim = place.claim_when_free(entry.node, "try a backup of")?;
+    let _claim = place.claim_when_free(entry.node, "try a backup of", &mut say)?;
     let mut told = |line: &str| {
         if !json {
             output::print(format_args!("  {line}"));

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::limits;
 use crate::output;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Runs one of the commands.
@@ -37,6 +38,11 @@ pub fn run(command: Backup, config: &Config) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// A line that is none of the outcome. Whoever listened may have gone, and that must not end the work half-way.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// The masters that are meant.
 fn nodes(named: Option<Node>) -> Vec<NodeId> {
     named.map_or(NodeId::BOTH.to_vec(), |node| vec![node.id()])
@@ -49,7 +55,7 @@ fn make(
     kind: Kind,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let _claim = place.claim_when_free(node, "make a backup of")?;
+    let _claim = place.claim_when_free(node, "make a backup of", &mut say)?;
     let wanted = Wanted {
         node,
         kind,
@@ -59,7 +65,7 @@ fn make(
     let made = make::make(place, config, &wanted, &bar)?;
     drop(bar);
     for warning in &made.warnings {
-        eprintln!("imdb-ha: warning: {warning}");
+        say(&format!("warning: {warning}"));
     }
     let entry = made.entry;
     let all = place.entries(node)?;

@@ -46,17 +46,22 @@ impl Place {
     ///
     /// # Errors
     /// [`Class::Busy`] when it has not become free within [`limits::CLAIM_PATIENCE`].
-    pub fn claim_when_free(&self, node: NodeId, doing: &str) -> Result<Claim, Failure> {
+    pub fn claim_when_free(
+        &self,
+        node: NodeId,
+        doing: &str,
+        told: &mut dyn FnMut(&str),
+    ) -> Result<Claim, Failure> {
         let began = Instant::now();
-        let mut told = false;
+        let mut waits = false;
         loop {
             match self.claim(node, doing) {
                 Err(failure)
                     if failure.class == Class::Busy && began.elapsed() < limits::CLAIM_PATIENCE =>
                 {
-                    if !told && began.elapsed() >= limits::CLAIM_TOLD {
-                        eprintln!("waiting: {}", failure.cause);
-                        told = true;
+                    if !waits && began.elapsed() >= limits::CLAIM_TOLD {
+                        told(&format!("waiting: {}", failure.cause));
+                        waits = true;
                     }
                     std::thread::sleep(limits::CLAIM_AGAIN);
                 }

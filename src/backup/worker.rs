@@ -186,7 +186,14 @@ fn tell(job: &Job, outcome: &Result<Reached, Failure>) {
 
 fn perform(shared: &Shared, job: &Job) -> Result<Reached, Failure> {
     let (place, node) = (&shared.place, job.node);
-    let _claim = place.claim(node, &doing(&job.task))?;
+    let _claim = match job.because {
+        // The schedule comes again; a person is told that it takes a while, and not to come again.
+        "schedule" => place.claim(node, &doing(&job.task))?,
+        _ => {
+            let mut told = |line: &str| set(shared, |job| job.step = Some(line.to_string()));
+            place.claim_when_free(node, &doing(&job.task), &mut told)?
+        }
+    };
     match &job.task {
         Task::Backup { kind, day } => {
             let mut notes = vec![(notes::BECAUSE, job.because.to_string())];
