@@ -3,6 +3,7 @@
 use super::command::{NEVER, Place};
 use super::entry::{Entry, human, notes, rfc3339};
 use super::info::State;
+use super::restore::Servers;
 use super::runner::{self, Wanted};
 use super::{Kind, stanza};
 use crate::cli::{Backup, Node};
@@ -13,17 +14,17 @@ use crate::output;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// Runs one of the commands.
+/// Runs one of the commands. A restore stops and starts the masters by way of `servers`.
 ///
 /// # Errors
 /// What could not be done.
-pub fn run(command: Backup, config: &Config) -> anyhow::Result<ExitCode> {
+pub fn run(command: Backup, config: &Config, servers: &dyn Servers) -> anyhow::Result<ExitCode> {
     let place = Place::needed(config)?;
     match command {
         Backup::Run { node, kind, json } => make(&place, node.id(), kind, json),
         Backup::Info { node, json, raw } => show(&place, node, json, raw),
         Backup::Bootstrap { json } => bootstrap(&place, json),
-        Backup::Restore(wanted) => super::restore::report(&place, config, &wanted),
+        Backup::Restore(wanted) => super::restore::report(&place, config, &wanted, servers),
         Backup::Drill { .. } | Backup::Cycle { .. } => {
             anyhow::bail!("not there yet")
         }

@@ -6,6 +6,7 @@ mod joined;
 mod layout;
 mod master;
 mod ports;
+mod replace;
 mod services;
 mod up;
 
@@ -22,6 +23,7 @@ pub use joined::adopted;
 use layout::{Layout, Ports, State};
 use master::{DATABASE, Holder, Master, ServerState};
 use nix::sys::signal::Signal;
+pub use replace::Here;
 use serde_json::{Map, Value, json};
 use services::say;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
