@@ -207,6 +207,9 @@ pub struct Restore {
     /// The moment, such as 2026-11-24T12:00:00Z; without a zone it is local time
     #[arg(long, value_name = "TIME")]
     pub to: Option<String>,
+    /// The history to follow, for a moment that an earlier restore has gone back past; the newest if none is named
+    #[arg(long, value_name = "N")]
+    pub timeline: Option<u32>,
     /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,

@@ -78,7 +78,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             replication::report_status(&config, json)
         }
         Subcommands::Backup(command) => {
-            backup::report::run(command, &local::adopted(&config::gather(&cli.settings.0)?)?)
+            let config = local::adopted(&config::gather(&cli.settings.0)?)?;
+            backup::report::run(command, &config, &local::Here { config: &config })
         }
         Subcommands::Rejoin { node, yes, json } => {
             replication::rejoin::report(&config, node.id(), yes, json)

@@ -59,6 +59,19 @@ impl Process {
         Process::with_id(std::process::id() as i32)
     }
 
+    /// A process, other than this one, with `words` in its command line.
+    pub fn naming(words: &[u8]) -> Option<Process> {
+        let ids = fs::read_dir("/proc").into_iter().flatten();
+        let ids = ids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        let named = |id: &i32| {
+            let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            line.windows(words.len()).any(|part| part == words)
+        };
+        ids.filter(|id| *id != std::process::id() as i32)
+            .filter(named)
+            .find_map(Process::with_id)
+    }
+
     fn stat(self) -> Option<Stat> {
         stat(self.pid).filter(|stat| stat.started == self.started && stat.state != 'Z')
     }

@@ -5,6 +5,7 @@ use super::cycle;
 use super::entry::{Entry, human, notes, rfc3339};
 use super::info::State;
 use super::make;
+use super::restore::Servers;
 use super::runner::Wanted;
 use super::{Kind, stanza};
 use crate::bars::Bar;
@@ -17,17 +18,17 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Runs one of the commands.
+/// Runs one of the commands. A restore stops and starts the masters by way of `servers`.
 ///
 /// # Errors
 /// What could not be done.
-pub fn run(command: Backup, config: &Config) -> anyhow::Result<ExitCode> {
+pub fn run(command: Backup, config: &Config, servers: &dyn Servers) -> anyhow::Result<ExitCode> {
     let place = Place::needed(config)?;
     match command {
         Backup::Run { node, kind, json } => make(&place, config, node.id(), kind, json),
         Backup::Info { node, json, raw } => show(&place, node, json, raw),
         Backup::Bootstrap { json } => bootstrap(&place, json),
-        Backup::Restore(wanted) => super::restore::report(&place, config, &wanted),
+        Backup::Restore(wanted) => super::restore::report(&place, config, &wanted, servers),
         Backup::Drill { label, node, json } => {
             super::drill_report::report(&place, config, label.as_deref(), &nodes(node), json)
         }

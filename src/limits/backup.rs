@@ -138,3 +138,26 @@ pub const BAR_LINE: Duration = Duration::from_secs(10);
 pub const CLAIM_PATIENCE: Duration = Duration::from_secs(600);
 pub const CLAIM_TOLD: Duration = Duration::from_secs(1);
 pub const CLAIM_AGAIN: Duration = Duration::from_millis(100);
+// --- restoring both masters ---------------------------------------------------------------------
+
+/// Wait for a running master to hand its last WAL over, and for one segment to be handed over by hand. pgBackRest itself gives up on a
+/// segment after a minute.
+pub const RESTORE_ARCHIVE: Duration = Duration::from_secs(70);
+
+/// Time for recovering to the chosen moment; a day of WAL of a busy master takes hours.
+pub const RESTORE_RECOVER: Duration = Duration::from_secs(24 * 3_600);
+
+/// Time for counting the rows of everything that was restored, and for making it fit to serve.
+pub const RESTORE_LOOK: Duration = Duration::from_secs(3_600);
+
+/// Time for bringing every file that was restored to the disk.
+pub const RESTORE_SYNC: Duration = Duration::from_secs(3_600);
+
+/// Room that a restore needs beside a fifth more than the database: WAL that is being replayed, in bytes.
+pub const RESTORE_ROOM_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Wait for the API to notice that the restored master runs and to serve from it; a probe's interval or two.
+pub const RESTORE_SERVE: Duration = Duration::from_secs(20);
+
+/// Wait for one answer of the API to an order; a handover ends after [`super::HANDOVER_DEADLINE_MS`].
+pub const RESTORE_ORDER: Duration = Duration::from_secs(5);

@@ -8,6 +8,7 @@ mod joined;
 mod layout;
 mod master;
 mod ports;
+mod replace;
 mod services;
 mod up;
 
@@ -26,6 +27,7 @@ pub use joined::adopted;
 use layout::{Layout, Ports, State};
 use master::{DATABASE, Master};
 use nix::sys::signal::Signal;
+pub use replace::Here;
 use serde_json::{Map, Value, json};
 use services::say;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -5,6 +5,7 @@
 mod active;
 mod copying;
 mod judge;
+mod retire;
 mod steps;
 mod tables;
 
@@ -18,6 +19,7 @@ use crate::limits;
 use crate::output;
 use anyhow::{Context, bail};
 use judge::Condition;
+pub use retire::{are_joined, retire};
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -34,13 +36,7 @@ pub(super) const MARK: &str = "imdb-ha rejoin has not ended";
 /// Why the master is not rebuilt, or not completely.
 pub fn report(config: &Config, node: NodeId, yes: bool, json: bool) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
-    let rejoin = Rejoin {
-        config,
-        reach: Reach::new(config)?,
-        node,
-        yes,
-    };
-    let compared = rejoin.run()?;
+    let compared = rebuild(config, node, yes)?;
     let (rows, equal) = (compared.rows, compared.state == compare::State::Equal);
     let (from, seconds) = (node.peer(), began.elapsed().as_secs_f64());
     match json {
@@ -61,6 +57,20 @@ pub fn report(config: &Config, node: NodeId, yes: bool, json: bool) -> anyhow::R
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Rebuilds a master from its peer, saying each step on standard error, and returns what both hold in the end.
+///
+/// # Errors
+/// Why the master is not rebuilt, or not completely.
+pub fn rebuild(config: &Config, node: NodeId, yes: bool) -> anyhow::Result<compare::Report> {
+    let rejoin = Rejoin {
+        config,
+        reach: Reach::new(config)?,
+        node,
+        yes,
+    };
+    rejoin.run()
 }
 
 struct Rejoin<'a> {
@@ -205,12 +215,16 @@ impl Rejoin<'_> {
         }
         // From here on the master is unfit to serve, whoever asks.
         let mark = format!("COMMENT ON SCHEMA imdb_ha IS {}", literal(MARK));
-        self.unsubscribe(self.way_in(), way_in, mark)?;
+        self.unsubscribe(self.way_in(), way_in.subscription.is_some(), mark)?;
         self.refuse_active()?;
         self.drop_slots(survivor)?;
         // The survivor must have stopped listening before anything is cleared, or it would take the
         // clearing for a change like any other and clear itself.
-        self.unsubscribe(self.way_out(), way_out, String::new())?;
+        self.unsubscribe(
+            self.way_out(),
+            way_out.subscription.is_some(),
+            String::new(),
+        )?;
         self.drop_slots(node)?;
         self.clear(tables)?;
         self.subscribe(self.way_out(), Step::Create { create_slot: true })?;

@@ -5,7 +5,7 @@ use super::{Rejoin, say};
 use crate::cluster::NodeId;
 use crate::limits;
 use crate::pg::Session;
-use crate::replication::plan::{Found, Link, Step, literal, statement};
+use crate::replication::plan::{Link, Step, literal, statement};
 use crate::replication::reach::begin;
 use crate::replication::setup::{PUBLICATION, connection_string};
 use anyhow::{Context, bail};
@@ -40,17 +40,17 @@ impl Rejoin<'_> {
         })
     }
 
-    /// Removes a subscription without asking its publisher, which may be gone, and does `also` in the
+    /// Removes a subscription, if it is there, without asking its publisher, which may be gone, and does `also` in the
     /// same transaction. Its workers are waited for before it is dropped: dropping locks the catalogue
     /// that the probes read.
     pub(super) fn unsubscribe(
         &self,
         link: Link,
-        found: &Found,
+        is_there: bool,
         also: String,
     ) -> anyhow::Result<()> {
         let (node, name) = (link.to, link.to.subscription());
-        if found.subscription.is_none() {
+        if !is_there {
             return self.change(node, "mark it", move |session| {
                 session.client().batch_execute(&also)
             });

@@ -1,0 +1,238 @@
+//! Everything of a restore that can fail, done beside the running masters: the files, the recovery, the checks, and what makes the result
+//! fit to serve alone. Until its last line nothing has been changed that anybody uses.
+
+use super::marker::{self, Marker};
+use super::plan::Plan;
+use super::wal;
+use super::{Servers, say};
+use crate::backup::command::{NEVER, Place};
+use crate::backup::entry::human;
+use crate::backup::scratch::Scratch;
+use crate::config::Config;
+use crate::limits;
+use crate::process::Process;
+use anyhow::{Context, bail};
+use nix::sys::statvfs::statvfs;
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Settings of a server that was restored, which belong to the recovery and to the master that it was.
+const NOT_ITS_OWN: &[&str] = &[
+    "archive_mode",
+    "autovacuum",
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "restore_command",
+    "synchronous_standby_names",
+    "wal_keep_size",
+];
+
+/// What it is given instead while nobody uses it. The WAL that it writes itself belongs into the archive later on, so none of it may be cleared
+/// away, and nobody but this program should write any.
+const FOR_NOW: &str = "autovacuum = off\nwal_keep_size = '256MB'\n";
+
+/// Where a restored data folder waits for its exchange, and where it is made.
+pub fn folders(data: &Path) -> (PathBuf, PathBuf) {
+    let named = |suffix: &str| {
+        let mut name = data.file_name().unwrap_or_default().to_os_string();
+        name.push(suffix);
+        data.with_file_name(name)
+    };
+    (named(".restored"), named(".restoring"))
+}
+
+/// What is known of what was restored.
+pub struct Found {
+    /// The last transaction in it.
+    pub last: Option<String>,
+    /// Rows of each table of schema public.
+    pub rows: Vec<(String, i64)>,
+    /// The segment that it writes to.
+    segment: String,
+}
+
+/// Restores beside the running masters, and returns where the finished data folder is. On an error nothing has been changed.
+///
+/// # Errors
+/// What could not be done; what was made until then is removed.
+pub fn prepare(
+    place: &Place,
+    config: &Config,
+    servers: &dyn Servers,
+    plan: &Plan,
+    marker: Marker,
+) -> anyhow::Result<(PathBuf, Marker)> {
+    let node = plan.goal.node;
+    let data = servers.data(node)?;
+    let (restored, folder) = folders(&data);
+    wait_alone(&folder)?;
+    let mut scratch = Scratch::new(place, config, node, &folder)?;
+    let made = make(place, servers, plan, marker, &mut scratch);
+    let made = made.and_then(|marker| {
+        fs::rename(&scratch.data, &restored)
+            .with_context(|| format!("rename the folder to {}", restored.display()))?;
+        Ok((restored, marker))
+    });
+    let ended = scratch.stop().and_then(|()| scratch.remove());
+    let made =
+        made.with_context(|| format!("restore {} beside {node}; nothing was changed", plan.label))?;
+    ended?;
+    Ok(made)
+}
+
+fn make(
+    place: &Place,
+    servers: &dyn Servers,
+    plan: &Plan,
+    mut marker: Marker,
+    scratch: &mut Scratch,
+) -> anyhow::Result<Marker> {
+    let node = plan.goal.node;
+    check_room(&scratch.data, plan)?;
+    say(&format!(
+        "{node}: restoring {} ({}) beside it",
+        plan.label,
+        human(plan.size)
+    ));
+    let mut arguments = plan.arguments();
+    arguments.push(format!("--pg1-path={}", scratch.data.display()));
+    arguments.extend(["--no-delta", "--archive-mode=off", "restore"].map(str::to_string));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    place.run(
+        node,
+        "restore a backup of",
+        &arguments,
+        limits::BACKUP_RUN,
+        NEVER,
+    )?;
+    let old = servers.data(node)?;
+    wal::lend(place, node, &old, &scratch.data)?;
+    let settings = scratch.data.join("postgresql.auto.conf");
+    let mut file = fs::OpenOptions::new().append(true).open(&settings)?;
+    file.write_all(FOR_NOW.as_bytes())
+        .with_context(|| format!("write {}", settings.display()))?;
+    drop(file);
+    say(&format!("{node}: recovering to {}", plan.state()));
+    let recovered = scratch.start(place, limits::RESTORE_RECOVER, NEVER);
+    recovered.map_err(|error| explain(error, plan))?;
+    let found = look(scratch)?;
+    for (table, rows) in &found.rows {
+        say(&format!("{node}: {rows} rows in {table}"));
+    }
+    make_fit(scratch)?;
+    scratch.stop()?;
+    // Whatever durability its server ran with.
+    let folder = scratch.data.display().to_string();
+    let sync = ["--sync-only", "-D", folder.as_str()];
+    scratch.run(place, "initdb", &sync, limits::RESTORE_SYNC, NEVER)?;
+    wal::promise(place, &scratch.data, &found.segment)?;
+    marker.last = found.last;
+    marker.rows = found.rows.into_iter().collect();
+    marker::write(place, &scratch.data, &marker)?;
+    Ok(marker)
+}
+
+/// Waits for what an earlier restore, which was killed, left running: it ends by itself, and until then it writes where this one is about to.
+fn wait_alone(folder: &Path) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limits::SCRATCH_STOP;
+    loop {
+        let Some(other) = Process::naming(folder.as_os_str().as_bytes()) else {
+            return Ok(());
+        };
+        if Instant::now() >= deadline {
+            bail!(
+                "process {} still uses {}; nothing was changed",
+                other.pid,
+                folder.display()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A full disk would take the running master along.
+fn check_room(folder: &Path, plan: &Plan) -> anyhow::Result<()> {
+    let disk =
+        statvfs(folder).with_context(|| format!("see how much room {} has", folder.display()))?;
+    let room = disk.blocks_available().saturating_mul(disk.fragment_size());
+    let needed = plan.size + plan.size / 5 + limits::RESTORE_ROOM_BYTES;
+    if room < needed {
+        bail!(
+            "{} has room for {}, and this needs {}",
+            folder.display(),
+            human(room),
+            human(needed)
+        );
+    }
+    Ok(())
+}
+
+/// PostgreSQL's words for a moment that it did not get to, with what to do about it.
+fn explain(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
+    let said = format!("{error:#}");
+    let node = plan.goal.node;
+    let why = if said.contains("before configured recovery target was reached") {
+        format!(
+            "the WAL that there is of {node} ends before that moment, or has a hole before it; without --to \
+             everything up to there is restored"
+        )
+    } else if said.contains("before consistent recovery point") {
+        "the moment is before the end of that backup; name an older one with --set, or a later moment".to_string()
+    } else {
+        "recover what was restored".to_string()
+    };
+    error.context(why)
+}
+
+/// Looks at what was recovered.
+fn look(scratch: &Scratch) -> anyhow::Result<Found> {
+    let found = scratch.with_session(limits::RESTORE_LOOK, |session| {
+        let client = session.client();
+        let row = client.query_one(
+            "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), \
+             pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
+             'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+            &[],
+        )?;
+        let tables = client.query(
+            "SELECT pg_catalog.format('%I.%I', schemaname, tablename) FROM pg_catalog.pg_tables \
+             WHERE schemaname = 'public' ORDER BY 1",
+            &[],
+        )?;
+        let mut rows = Vec::new();
+        for table in tables {
+            let name: String = table.try_get(0)?;
+            let count = client.query_one(&format!("SELECT count(*) FROM {name}"), &[])?;
+            rows.push((name, count.try_get(0)?));
+        }
+        Ok(Found {
+            segment: row.try_get(0)?,
+            last: row.try_get(1)?,
+            rows,
+        })
+    });
+    found.context("look at what was restored")
+}
+
+/// Takes away what belongs to the recovery, to the peer and to the master that it was.
+fn make_fit(scratch: &Scratch) -> anyhow::Result<()> {
+    let made = scratch.with_session(limits::RESTORE_LOOK, |session| {
+        let client = session.client();
+        client.batch_execute(include_str!("../../../sql/restored_alone.sql"))?;
+        // Each by itself: ALTER SYSTEM refuses to be one of several.
+        for name in NOT_ITS_OWN {
+            client.batch_execute(&format!("ALTER SYSTEM RESET {name}"))?;
+        }
+        Ok(())
+    });
+    made.context("make what was restored fit to serve alone")
+}

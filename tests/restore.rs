@@ -1,0 +1,288 @@
+//! Taking both masters back to a moment, over real masters and real backups.
+
+mod common;
+
+use common::{Cluster, clean_command, wait_until};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// `imdb-ha backup ...`, which finds the cluster by its data folder.
+fn command(cluster: &Cluster, arguments: &[&str]) -> Command {
+    let mut command = clean_command();
+    command.arg("backup").args(arguments);
+    command
+        .env("IMDB_HA_DATA", &cluster.data)
+        .stdin(Stdio::null());
+    command
+}
+
+fn backup(cluster: &Cluster, arguments: &[&str]) -> Output {
+    command(cluster, arguments).output().expect("run imdb-ha")
+}
+
+fn must(cluster: &Cluster, arguments: &[&str]) -> Value {
+    let output = backup(cluster, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+}
+
+/// Restores, which must succeed, and returns what it tells.
+fn restore(cluster: &Cluster, arguments: &[&str]) -> Value {
+    let told = must(
+        cluster,
+        &[&["restore"], arguments, &["--yes", "--json"]].concat(),
+    );
+    assert_eq!(told["ok"], true, "{told}");
+    told
+}
+
+/// The words of a restore that must fail.
+fn refused(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = backup(cluster, &[&["restore"], arguments].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    said(&output)
+}
+
+/// Kills a restore as soon as it says `words`.
+fn kill_at(cluster: &Cluster, arguments: &[&str], words: &str) {
+    let mut command = command(cluster, &[&["restore"], arguments, &["--yes"]].concat());
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run imdb-ha");
+    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut all = Vec::new();
+    for line in lines {
+        let line = line.expect("a line");
+        let there = line.contains(words);
+        all.push(line);
+        if there {
+            child.kill().expect("SIGKILL");
+            break;
+        }
+    }
+    let status = child.wait().expect("its end");
+    assert!(status.code().is_none(), "it was to be killed: {all:?}");
+}
+
+/// Now, as the masters' clock has it, with a little room on both sides.
+fn moment() -> String {
+    let room = Duration::from_millis(1_100);
+    std::thread::sleep(room);
+    let now = jiff_now();
+    std::thread::sleep(room);
+    now
+}
+
+fn jiff_now() -> String {
+    let output = Command::new("date")
+        .args(["-u", "+%FT%T.%6NZ"])
+        .output()
+        .expect("run date");
+    String::from_utf8(output.stdout)
+        .expect("text")
+        .trim()
+        .to_string()
+}
+
+fn insert(cluster: &Cluster, node: &str, tag: &str, rows: u32) {
+    let sql = format!(
+        "INSERT INTO generos (genero) SELECT '{tag} ' || n FROM generate_series(1, {rows}) AS n"
+    );
+    cluster.sql(node).batch_execute(&sql).expect("insert");
+}
+
+/// On each master: all rows, and those with a tag.
+fn counts(cluster: &Cluster, tag: &str) -> [(i64, i64); 2] {
+    ["master1", "master2"].map(|node| {
+        let row = cluster.sql(node).query_one(
+            "SELECT count(*), count(*) FILTER (WHERE genero LIKE $1 || ' %') FROM generos",
+            &[&tag],
+        );
+        let row = row.expect("count");
+        (row.get(0), row.get(1))
+    })
+}
+
+/// Both masters replicate both ways, are equal, archive, and take writes through the API.
+fn assert_whole(cluster: &Cluster) {
+    wait_until("both directions stream", || {
+        cluster.run(&["replication", "status"]).status.success()
+    });
+    cluster.wait_equal();
+    let port = cluster.api.rsplit(':').next().expect("a port");
+    let mut compare = clean_command();
+    compare.arg("compare").env("PORT", port);
+    let compared = compare
+        .env("MASTER1_URL", cluster.url("master1"))
+        .env("MASTER2_URL", cluster.url("master2"))
+        .output()
+        .expect("run imdb-ha");
+    assert!(compared.status.success(), "{}", said(&compared));
+    let added = cluster.add("después de todo");
+    assert_eq!(added.status, 201, "{added:?}");
+    let read = cluster.get(&format!("/generos/{}", added.id()));
+    assert_eq!(read.status, 200, "{read:?}");
+    // The other direction, which only a row of the other master can show.
+    insert(cluster, "master2", "vuelta", 1);
+    wait_until("it arrives", || counts(cluster, "vuelta")[0].1 == 1);
+    let gone = cluster.ask("DELETE", &format!("/generos/{}", added.id()), None, &[]);
+    assert_eq!(gone.status, 200, "{gone:?}");
+    let sql = "DELETE FROM generos WHERE genero LIKE 'vuelta %'";
+    cluster.sql("master2").batch_execute(sql).expect("delete");
+    cluster.wait_equal();
+    must(cluster, &["bootstrap", "--json"]);
+}
+
+/// Folders of the cluster whose name begins so.
+fn folders(cluster: &Cluster, prefix: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(&cluster.data).expect("the folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
+#[test]
+fn both_masters_go_back_to_a_moment_wherever_the_restore_is_interrupted() {
+    let cluster = Cluster::start();
+    let none = refused(&cluster, &["master1", "--yes"]);
+    assert!(
+        none.contains("has no backup that can be restored"),
+        "{none}"
+    );
+    let before = jiff_now();
+    let made = must(&cluster, &["run", "master1", "--type", "full", "--json"]);
+    let label = made["backup"]["label"]
+        .as_str()
+        .expect("a label")
+        .to_string();
+    insert(&cluster, "master1", "antes", 1_000);
+    cluster.wait_equal();
+    let to = moment();
+    insert(&cluster, "master1", "luego", 1_000);
+    cluster.wait_equal();
+    let with_both = moment();
+    cluster
+        .sql("master2")
+        .batch_execute("DELETE FROM generos")
+        .expect("an accident");
+    wait_until("it is gone from both", || {
+        counts(&cluster, "antes") == [(0, 0); 2]
+    });
+
+    refuses_what_cannot_be_done(&cluster, &before, &to);
+    let unchanged = folders(&cluster, "master1");
+    let plan = must(
+        &cluster,
+        &["restore", "master1", "--to", &to, "--dry-run", "--json"],
+    );
+    assert_eq!(plan["plan"]["label"], label.as_str(), "{plan}");
+    assert_eq!(plan["plan"]["rebuilt"], "master2", "{plan}");
+    assert_eq!(folders(&cluster, "master1"), unchanged);
+    assert_eq!(counts(&cluster, "antes"), [(0, 0); 2]);
+
+    // The traffic is on the other master, whose state is thrown away.
+    let moved = cluster.post("/switch-to-secondary", "");
+    assert_eq!(moved.status, 200, "{moved:?}");
+    let told = restore(&cluster, &["master1", "--to", &to]);
+    assert_eq!(told["rows"]["public.generos"], 1_028, "{told}");
+    assert_eq!(told["equal"], true, "{told}");
+    assert_eq!(counts(&cluster, "antes"), [(1_028, 1_000); 2]);
+    assert_whole(&cluster);
+    let kept = told["kept"].as_str().expect("a folder");
+    assert!(
+        std::path::Path::new(kept).join("PG_VERSION").exists(),
+        "{kept}"
+    );
+
+    // Past the moment to which it went back is another history.
+    let args = ["master1", "--to", &with_both, "--timeline", "1"];
+    kill_at(&cluster, &args, "recovering to");
+    assert_eq!(
+        counts(&cluster, "antes"),
+        [(1_028, 1_000); 2],
+        "nothing was changed"
+    );
+    kill_at(&cluster, &args, "taken out of service");
+    kill_at(&cluster, &args, "exchanged");
+    let told = restore(&cluster, &args);
+    assert_eq!(told["rows"]["public.generos"], 2_028, "{told}");
+    assert_eq!(counts(&cluster, "luego"), [(2_028, 1_000); 2]);
+    assert_whole(&cluster);
+    for left in [".restored", ".restoring"] {
+        assert_eq!(
+            folders(&cluster, &format!("master1{left}")),
+            Vec::<String>::new()
+        );
+    }
+    // What was ended is not ended once more: the same command is a restore again.
+    insert(&cluster, "master1", "otra", 5);
+    restore(&cluster, &args);
+    assert_eq!(counts(&cluster, "otra"), [(2_028, 0); 2]);
+    assert_whole(&cluster);
+}
+
+fn refuses_what_cannot_be_done(cluster: &Cluster, before: &str, to: &str) {
+    let of = |arguments: &[&str]| refused(cluster, &[&["master1"], arguments].concat());
+    let unasked = of(&["--to", to]);
+    assert!(unasked.contains("add --yes"), "{unasked}");
+    for (time, words) in [
+        ("yesterday", "--to: must be a time"),
+        ("2126-01-01T00:00:00Z", "has not come yet"),
+        (before, "the oldest moment that can be restored is"),
+    ] {
+        let told = of(&["--to", time, "--yes"]);
+        assert!(told.contains(words), "{told}");
+    }
+    let told = of(&["--set", "20010101-000000F", "--yes"]);
+    assert!(told.contains("has no backup 20010101-000000F"), "{told}");
+    let told = of(&["--to", to, "--timeline", "7", "--yes"]);
+    assert!(told.contains("its newest is 1"), "{told}");
+    let both = backup(cluster, &["restore", "master1", "--to", to, "--set", "x"]);
+    assert_eq!(both.status.code(), Some(2), "{}", said(&both));
+    cluster.local(&["freeze", "master2"]);
+    let told = of(&["--to", to, "--yes"]);
+    cluster.local(&["thaw", "master2"]);
+    assert!(told.contains("local thaw master2"), "{told}");
+    cluster.wait_state("master2", "up");
+}
+
+#[test]
+fn a_master_that_is_down_or_gone_is_restored_and_its_peer_too() {
+    let cluster = Cluster::start();
+    must(&cluster, &["run", "master1", "--type", "full", "--json"]);
+    insert(&cluster, "master1", "antes", 1_000);
+    cluster.wait_equal();
+    // Neither runs, and what was written last is in no archive.
+    cluster.local(&["kill", "master2"]);
+    cluster.local(&["kill", "master1"]);
+    let told = restore(&cluster, &["master1"]);
+    assert_eq!(told["rows"]["public.generos"], 1_028, "{told}");
+    assert_eq!(counts(&cluster, "antes"), [(1_028, 1_000); 2]);
+    assert_whole(&cluster);
+
+    // The label alone means the backup as it ended, whatever came after.
+    let made = must(&cluster, &["run", "master1", "--type", "full", "--json"]);
+    let label = made["backup"]["label"]
+        .as_str()
+        .expect("a label")
+        .to_string();
+    insert(&cluster, "master1", "luego", 10);
+    cluster.wait_equal();
+    cluster.local(&["kill", "master1"]);
+    let data = cluster.status["masters"]["master1"]["data"]
+        .as_str()
+        .expect("a folder");
+    std::fs::remove_dir_all(data).expect("delete the data");
+    let told = restore(&cluster, &["master1", "--set", &label]);
+    assert_eq!(told["kept"], Value::Null, "{told}");
+    assert_eq!(counts(&cluster, "luego"), [(1_028, 0); 2]);
+    assert_whole(&cluster);
+}
