@@ -318,7 +318,6 @@ mod tests {
             stanza: Stanza {
                 state: State::Ready,
                 backups: vec![],
-                locked: false,
                 progress: None,
                 raw,
             },

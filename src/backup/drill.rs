@@ -196,7 +196,7 @@ impl Drill<'_> {
     fn room(&self, scratch: &Scratch) -> Result<(), Trouble> {
         let needed = self.entry.size / 100 * limits::DRILL_ROOM_PERCENT;
         let free = nix::sys::statvfs::statvfs(&scratch.data)
-            .map(|of| u64::from(of.blocks_available()).saturating_mul(of.fragment_size()))
+            .map(|of| of.blocks_available().saturating_mul(of.fragment_size()))
             .map_err(|error| {
                 let cause = format!("ask for the room at {}: {error}", scratch.data.display());
                 self.failure(Class::Other, cause)

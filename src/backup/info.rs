@@ -12,8 +12,6 @@ pub struct Stanza {
     pub state: State,
     /// Oldest first.
     pub backups: Vec<Backup>,
-    /// A backup, or something else that excludes one, is running on this machine.
-    pub locked: bool,
     /// Bytes copied by a running backup, of how many.
     pub progress: Option<(u64, u64)>,
     /// The whole answer, for whoever reads it as pgBackRest wrote it.
@@ -38,7 +36,6 @@ pub struct Backup {
     pub label: String,
     #[serde(rename = "type")]
     pub kind: Kind,
-    pub prior: Option<String>,
     /// The other backups that it cannot be restored without.
     pub reference: Option<Vec<String>>,
     pub timestamp: Timestamp,
@@ -75,17 +72,15 @@ pub struct InRepository {
     pub delta: u64,
 }
 
-/// WAL positions between which the backup was made.
+/// The WAL position from which on the backup is consistent.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Lsn {
-    pub start: String,
     pub stop: String,
 }
 
-/// WAL segments without which the backup is not consistent.
+/// The last WAL segment without which the backup is not consistent.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Archive {
-    pub start: Option<String>,
     pub stop: Option<String>,
 }
 
@@ -93,11 +88,6 @@ impl Stanza {
     /// The backup with this label.
     pub fn backup(&self, label: &str) -> Option<&Backup> {
         self.backups.iter().find(|backup| backup.label == label)
-    }
-
-    /// The newest backup.
-    pub fn newest(&self) -> Option<&Backup> {
-        self.backups.last()
     }
 }
 
@@ -130,7 +120,6 @@ pub fn parse(text: &str, stanza: &str) -> anyhow::Result<Stanza> {
         state,
         backups: serde_json::from_value(of["backup"].clone())
             .context("understand the backups in what pgbackrest info said")?,
-        locked: lock["held"].as_bool().unwrap_or(false),
         progress: bytes("size-cplt").zip(bytes("size")),
         raw: all.clone(),
     })
@@ -148,8 +137,8 @@ mod tests {
     fn backups_are_read_past_a_warning() {
         let stanza = parse(SAID, "imdb-master1").expect("JSON");
         assert_eq!(stanza.state, State::Ready);
-        assert_eq!((stanza.locked, stanza.progress), (true, Some((40, 100))));
-        let backup = stanza.newest().expect("one");
+        assert_eq!(stanza.progress, Some((40, 100)));
+        let backup = stanza.backups.last().expect("one");
         assert_eq!(backup.kind, Kind::Incr);
         assert_eq!(backup.info.repository.delta, 408);
         assert_eq!(backup.annotation["imdb-ha-day"], "3");
