@@ -65,20 +65,16 @@ impl Catalog {
         let mark = format!("{}:fingerprint", self.prefix);
         // All that we ever wrote and did not remove, so that nothing is searched for and nobody else's is touched.
         let index = format!("{}:keys", self.prefix);
-        let ours: BTreeSet<&String> = keys
-            .values
-            .keys()
-            .chain(keys.hashes.keys())
-            .chain(keys.histories.keys())
-            .collect();
+        let ours: BTreeSet<&String> = keys.values.keys().chain(keys.hashes.keys()).collect();
         let fingerprint = fingerprint(keys);
         let mut look = redis::pipe();
         look.cmd("GET").arg(&mark).cmd("SMEMBERS").arg(&index);
         // Without an argument it would be an error.
-        look.cmd("EXISTS").arg(&mark).arg(&ours);
+        let all: Vec<&String> = ours.iter().copied().chain(keys.histories.keys()).collect();
+        look.cmd("EXISTS").arg(&mark).arg(&all);
         let (seen, indexed, there): (Option<String>, BTreeSet<String>, usize) =
             look.query(&mut redis)?;
-        if seen.as_ref() == Some(&fingerprint) && there == ours.len() + 1 {
+        if seen.as_ref() == Some(&fingerprint) && there == all.len() + 1 {
             return Ok(false);
         }
         let mut histories = Vec::new();
@@ -107,9 +103,7 @@ impl Catalog {
         }
         for (key, values) in &histories {
             all.cmd("DEL").arg(key).ignore();
-            if !values.is_empty() {
-                all.cmd("RPUSH").arg(key).arg(values).ignore();
-            }
+            all.cmd("RPUSH").arg(key).arg(values).ignore();
         }
         for key in &ours {
             all.cmd("SADD").arg(&index).arg(key).ignore();
@@ -166,8 +160,12 @@ fn of_master(prefix: &str, known: &Known, all: &[Entry], keys: &mut Keys) {
         let alone = reduced(raw, |label| label == entry.label);
         (entry.label.clone(), alone.to_string())
     });
-    keys.histories
-        .insert(format!("{prefix}:history:{stanza}"), newest_first.collect());
+    let newest_first: Vec<_> = newest_first.collect();
+    // Redis has no empty lists.
+    if !newest_first.is_empty() {
+        keys.histories
+            .insert(format!("{prefix}:history:{stanza}"), newest_first);
+    }
     let mut days = Vec::new();
     for (day, entry) in days_of(&known.entries) {
         let until = reduced(raw, |label| {
