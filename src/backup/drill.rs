@@ -86,7 +86,12 @@ pub fn run(
         checked: drill.checked,
         error,
     };
-    place.keep(entry.node, &entry.label, notes::VERIFIED, &verified)?;
+    let kept = place.keep(entry.node, &entry.label, notes::VERIFIED, &verified);
+    kept.map_err(|mut failure| {
+        let found = verified.error.as_deref().unwrap_or("it is good");
+        failure.cause = format!("{}; what was found: {found}", failure.cause);
+        failure
+    })?;
     // Else one of them would be named as what can be restored instead.
     for label in others.iter().filter(|label| **label != entry.label) {
         let of_other = Verified {
@@ -196,7 +201,7 @@ impl Drill<'_> {
     fn room(&self, scratch: &Scratch) -> Result<(), Trouble> {
         let needed = self.entry.size / 100 * limits::DRILL_ROOM_PERCENT;
         let free = nix::sys::statvfs::statvfs(&scratch.data)
-            .map(|of| u64::from(of.blocks_available()).saturating_mul(of.fragment_size()))
+            .map(|of| of.blocks_available().saturating_mul(of.fragment_size()))
             .map_err(|error| {
                 let cause = format!("ask for the room at {}: {error}", scratch.data.display());
                 self.failure(Class::Other, cause)
