@@ -86,7 +86,12 @@ pub fn run(
         checked: drill.checked,
         error,
     };
-    place.keep(entry.node, &entry.label, notes::VERIFIED, &verified)?;
+    let kept = place.keep(entry.node, &entry.label, notes::VERIFIED, &verified);
+    kept.map_err(|mut failure| {
+        let found = verified.error.as_deref().unwrap_or("it is good");
+        failure.cause = format!("{}; what was found: {found}", failure.cause);
+        failure
+    })?;
     // Else one of them would be named as what can be restored instead.
     for label in others.iter().filter(|label| **label != entry.label) {
         let of_other = Verified {

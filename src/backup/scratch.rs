@@ -149,39 +149,14 @@ impl Scratch {
         give_up: GiveUp,
     ) -> anyhow::Result<()> {
         // Everyone who reaches the socket is trusted, and that is its owner alone.
-        let access = self.folder.join("pg_hba.conf");
+        let access = self.access();
         fs::write(&access, "local all all trust\n")?;
         place.owner().give(&access)?;
         let log = fs::File::create(self.log())?;
-        let folder = self.sockets.display();
         let mut command = self.program(place, "postgres");
         place.lend_passphrase(&mut command);
         command.arg("-D").arg(&self.data);
-        for setting in [
-            format!("unix_socket_directories={folder}"),
-            format!("hba_file={}", access.display()),
-            format!("port={PORT}"),
-            "listen_addresses=".to_string(),
-            "logging_collector=off".to_string(),
-            "log_destination=stderr".to_string(),
-            // Its words are read, and say from which segment on there was no WAL.
-            "log_min_messages=warning".to_string(),
-            "lc_messages=C".to_string(),
-            // What the original has outside its data folder is not this one's to use.
-            "external_pid_file=".to_string(),
-            "ssl=off".to_string(),
-            "huge_pages=off".to_string(),
-            // It is asked when it has recovered. Before that it would refuse settings that were raised meanwhile, and wait for ever.
-            "hot_standby=off".to_string(),
-            // It is thrown away in any case.
-            "fsync=off".to_string(),
-            "archive_mode=off".to_string(),
-            "synchronous_standby_names=".to_string(),
-            // Its subscriptions must not fetch anything under the name of the server that it was.
-            "max_logical_replication_workers=0".to_string(),
-            "shared_buffers=64MB".to_string(),
-            "cluster_name=scratch".to_string(),
-        ] {
+        for setting in self.settings() {
             command.arg("-c").arg(setting);
         }
         command
@@ -221,6 +196,40 @@ impl Scratch {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// Who may connect, as a file beside the data folder.
+    fn access(&self) -> PathBuf {
+        self.beside("pg_hba.conf")
+    }
+
+    /// What makes it another server than the one that it was.
+    fn settings(&self) -> Vec<String> {
+        vec![
+            format!("unix_socket_directories={}", self.sockets.display()),
+            format!("hba_file={}", self.access().display()),
+            format!("port={PORT}"),
+            "listen_addresses=".to_string(),
+            "logging_collector=off".to_string(),
+            "log_destination=stderr".to_string(),
+            // Its words are read, and say from which segment on there was no WAL.
+            "log_min_messages=warning".to_string(),
+            "lc_messages=C".to_string(),
+            // What the original has outside its data folder is not this one's to use.
+            "external_pid_file=".to_string(),
+            "ssl=off".to_string(),
+            "huge_pages=off".to_string(),
+            // It is asked when it has recovered. Before that it would refuse settings that were raised meanwhile, and wait for ever.
+            "hot_standby=off".to_string(),
+            // It is thrown away in any case.
+            "fsync=off".to_string(),
+            "archive_mode=off".to_string(),
+            "synchronous_standby_names=".to_string(),
+            // Its subscriptions must not fetch anything under the name of the server that it was.
+            "max_logical_replication_workers=0".to_string(),
+            "shared_buffers=64MB".to_string(),
+            "cluster_name=scratch".to_string(),
+        ]
     }
 
     /// Whether it has recovered; one that still does answers questions too, or none.
@@ -298,7 +307,9 @@ impl Scratch {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        if let Some(process) = Process::with_id(child.id() as i32) {
+        // One that has been waited for has left its id to others.
+        let ended = child.try_wait().is_ok_and(|status| status.is_some());
+        if let Some(process) = Process::with_id(child.id() as i32).filter(|_| !ended) {
             end(process);
             if process.lives() {
                 bail!(
