@@ -19,6 +19,10 @@ const OF_THE_MACHINE: &[&str] = &[
     "could not create any Unix-domain sockets",
     "Permission denied",
     "Too many open files",
+    // pgBackRest's complaints about its options, when the server asks it for WAL.
+    "ERROR: [031]",
+    "ERROR: [032]",
+    "ERROR: [037]",
     "terminated by signal 9",
     "received fast shutdown request",
     "received smart shutdown request",
@@ -129,6 +133,9 @@ mod tests {
         assert_eq!(ending(data), Ending::OfTheData);
         let full = "FATAL:  could not write to file \"pg_wal/xlogtemp.3\": No space left on device";
         assert_eq!(ending(full), Ending::OfTheMachine);
+        let options = "ERROR: [031]: option 'spool-path' not valid without option 'archive-async'\n\
+                       PANIC:  could not locate a valid checkpoint record";
+        assert_eq!(ending(options), Ending::OfTheMachine);
         let killed = "LOG:  startup process (PID 4) was terminated by signal 9: Killed";
         assert_eq!(ending(killed), Ending::OfTheMachine);
     }

@@ -229,8 +229,6 @@ impl Drill<'_> {
             // Else what is started would push WAL, and a timeline of its own, into the repository.
             "--archive-mode=off".to_string(),
             "--target-action=promote".to_string(),
-            // WAL that an earlier one fetched would hide that the archive has lost it.
-            format!("--spool-path={}", path("spool")),
             format!("--tablespace-map-all={}", path("tablespaces")),
             // The timeline of the backup: a later restore of the master may have left it before the point.
             "--recovery-option=recovery_target_timeline=current".to_string(),

@@ -282,7 +282,7 @@ impl Shared {
         let next = self.decide(now);
         watch.tell(&self.lock().alarms);
         if let Some(due) = schedule::first(now, &next) {
-            log::info!("{}: {} because of: {}", due.node, due.task.name(), due.why);
+            log::info!("{}: {} now: {}", due.node, due.task.name(), due.why);
             // Whoever asked a moment before goes first.
             let _ = self.begin(due.node, due.task.clone(), "schedule");
         }

@@ -15,7 +15,7 @@ use nix::fcntl::{RenameFlags, renameat2};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What it takes.
+/// What it takes to put a restored folder in the place of a master's.
 pub struct Cutover<'a> {
     pub place: &'a Place,
     pub config: &'a Config,
@@ -161,7 +161,10 @@ fn exchange(restored: &Path, data: &Path, kept: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Whether an earlier restore to the same state waits to be ended. One whose masters were joined since by other means has ended.
+/// An earlier restore to the same state that waits to be ended. One whose masters were joined since by other means has ended.
+///
+/// # Errors
+/// When it cannot be told whether the masters run.
 pub fn is_unfinished(cutover: &Cutover, wanted: &Marker) -> anyhow::Result<Option<Marker>> {
     let data = cutover.servers.data(cutover.node)?;
     let (restored, _) = folders(&data);

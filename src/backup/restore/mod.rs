@@ -94,10 +94,6 @@ pub fn report(
         last: None,
         rows: BTreeMap::new(),
     };
-    let _claim = match wanted.dry_run {
-        true => None,
-        false => Some(place.claim(node, "restore")?),
-    };
     if let Some(found) = cutover::is_unfinished(&cutover, &marker)? {
         let line = format!(
             "an earlier restore of {node} to {} has not ended; the rest of it is to be done: {} is rebuilt from {node}",
@@ -109,6 +105,7 @@ pub fn report(
             return Ok(ExitCode::SUCCESS);
         }
         ask(wanted, &[line])?;
+        let _claim = place.claim_when_free(node, "restore", &mut say)?;
         marker::tidy(&data)?;
         return end(&cutover, wanted, &found, now);
     }
@@ -120,6 +117,7 @@ pub fn report(
         return Ok(ExitCode::SUCCESS);
     }
     ask(wanted, &lines)?;
+    let _claim = place.claim_when_free(node, "restore", &mut say)?;
     marker.state = plan.state();
     marker.label = plan.label.clone();
     marker::tidy(&data)?;

@@ -155,16 +155,16 @@ impl Plan {
     /// What pgBackRest is told, beside where to restore to.
     pub fn arguments(&self) -> Vec<String> {
         let mut arguments = vec![format!("--set={}", self.label)];
-        let timeline = match (self.goal.timeline, self.goal.point) {
-            (Some(number), _) => Some(number.to_string()),
-            // Its own history, whatever has become of that since.
-            (None, Point::Backup) => Some("current".to_string()),
-            (None, _) => None,
-        };
-        arguments.extend(timeline.map(|timeline| format!("--target-timeline={timeline}")));
+        let timeline = self.goal.timeline;
+        arguments.extend(timeline.map(|number| format!("--target-timeline={number}")));
         match self.goal.point {
             Point::End => arguments.push("--type=default".to_string()),
-            Point::Backup => arguments.push("--type=immediate".to_string()),
+            Point::Backup => {
+                arguments.push("--type=immediate".to_string());
+                // Its own history, whatever has become of that since; pgBackRest's option for it is not allowed here.
+                let own = "--recovery-option=recovery_target_timeline=current";
+                arguments.push(own.to_string());
+            }
             Point::Moment(at) => {
                 arguments.push("--type=time".to_string());
                 let at = at.to_zoned(TimeZone::UTC).strftime("%F %T.%6f+00");
@@ -350,7 +350,7 @@ mod tests {
         assert!(lines.contains("WARNING"), "{lines}");
         assert!(
             plan.arguments()
-                .contains(&"--target-timeline=current".to_string())
+                .contains(&"--recovery-option=recovery_target_timeline=current".to_string())
         );
         let missing = Goal {
             set: Some("X".to_string()),
