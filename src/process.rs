@@ -59,17 +59,21 @@ impl Process {
         Process::with_id(std::process::id() as i32)
     }
 
-    /// A process, other than this one, with `words` in its command line.
-    pub fn naming(words: &[u8]) -> Option<Process> {
+    /// The processes of these programs with `words` in their command lines.
+    pub fn naming(words: &[u8], programs: &[&str]) -> Vec<Process> {
         let ids = fs::read_dir("/proc").into_iter().flatten();
         let ids = ids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
         let named = |id: &i32| {
             let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            line.windows(words.len()).any(|part| part == words)
+            let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            let program = program
+                .rsplit(|byte| *byte == b'/')
+                .next()
+                .unwrap_or_default();
+            programs.iter().any(|name| name.as_bytes() == program)
+                && line.windows(words.len()).any(|part| part == words)
         };
-        ids.filter(|id| *id != std::process::id() as i32)
-            .filter(named)
-            .find_map(Process::with_id)
+        ids.filter(named).filter_map(Process::with_id).collect()
     }
 
     fn stat(self) -> Option<Stat> {

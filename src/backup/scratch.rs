@@ -12,6 +12,7 @@ use crate::programs::Programs;
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -77,7 +78,7 @@ impl Scratch {
             database: url.database(),
             child: None,
         };
-        scratch.end_leftover()?;
+        scratch.end_leftovers()?;
         scratch.remove()?;
         place.owner().make_folder(&scratch.folder)?;
         place.owner().make_folder(&scratch.data)?;
@@ -95,36 +96,28 @@ impl Scratch {
         self.programs.path(name).exists()
     }
 
-    /// Ends a server that somebody left here who was killed. Its id may be another's by now, so it is ended only when its command line
-    /// names this very data folder.
-    fn end_leftover(&self) -> anyhow::Result<()> {
-        let text = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
-        let id = text
-            .lines()
-            .next()
-            .and_then(|line| line.trim().parse().ok());
-        let Some(process) = id.and_then(Process::with_id) else {
-            return Ok(());
+    /// Ends what somebody left here who was killed: in the moment before the kernel is told to end it with its parent, nobody
+    /// would. Whoever works here has claimed the backups, so none of it is anybody's.
+    fn end_leftovers(&self) -> anyhow::Result<()> {
+        let left = || {
+            let here = self.folder.as_os_str().as_bytes();
+            Process::naming(here, &["postgres", "pgbackrest", "setpriv"])
         };
-        let line = process.command_line();
-        let serves = line
-            .windows(2)
-            .any(|pair| pair[0] == "-D" && Path::new(&pair[1]) == self.data);
-        if !serves {
-            return Ok(());
+        for process in left() {
+            log::warn!(
+                "ending process {}, which an interrupted one left in {}",
+                process.pid,
+                self.folder.display()
+            );
+            end(process);
         }
-        log::warn!(
-            "ending the server that an interrupted one left in {}",
-            self.data.display()
-        );
-        end(process);
-        match process.lives() {
-            true => bail!(
-                "the server in {} lives on as process {}",
-                self.data.display(),
-                process.pid
+        match left().first() {
+            Some(process) => bail!(
+                "process {} still uses {}",
+                process.pid,
+                self.folder.display()
             ),
-            false => Ok(()),
+            None => Ok(()),
         }
     }
 

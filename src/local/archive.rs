@@ -2,6 +2,7 @@
 //! made before the server's first start, so that no WAL is ever without a place to go.
 
 use super::layout::Layout;
+use super::master::has_room_for_sockets;
 use super::services::say;
 use crate::backup::command::Place;
 use crate::backup::stanza::{self, Outcome};
@@ -76,6 +77,14 @@ impl Archive {
                 self.node
             ));
             return Ok(());
+        }
+        if !has_room_for_sockets(run) {
+            say(&format!(
+                "ALARM: {}: no backup of it can be made, because the path {} is too long for a socket, by which \
+                 pgBackRest reaches it; name a shorter folder with --data",
+                self.node,
+                run.display()
+            ));
         }
         let repositories = self.repository.parent().unwrap_or(&self.repository);
         for folder in [&self.all, &self.folder, repositories, &self.repository] {

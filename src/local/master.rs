@@ -33,6 +33,11 @@ pub struct Master {
     archive: Archive,
 }
 
+/// Whether the path of a socket in this folder is short enough: it has room for 107 characters.
+pub fn has_room_for_sockets(folder: &Path) -> bool {
+    folder.as_os_str().len() <= 80
+}
+
 impl Master {
     pub fn new(layout: &Layout, node: NodeId, owner: Owner) -> Master {
         Master {
@@ -108,10 +113,10 @@ impl Master {
 
     /// Writes the settings that depend on this start.
     fn configure(&self, port: u16) -> anyhow::Result<()> {
-        // A socket's path has room for 107 characters; without a socket TCP is left.
-        let sockets = match self.run.as_os_str().len() {
-            0..=80 => self.run.display().to_string(),
-            _ => String::new(),
+        // Without a socket TCP is left.
+        let sockets = match has_room_for_sockets(&self.run) {
+            true => self.run.display().to_string(),
+            false => String::new(),
         };
         let text = format!(
             "# Written at each start by `imdb-ha local up`; put settings of your own into postgresql.auto.conf\n\

@@ -10,14 +10,11 @@ use crate::backup::entry::human;
 use crate::backup::scratch::Scratch;
 use crate::config::Config;
 use crate::limits;
-use crate::process::Process;
 use anyhow::{Context, bail};
 use nix::sys::statvfs::statvfs;
 use std::fs;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// Settings of a server that was restored, which belong to the recovery and to the master that it was.
 const NOT_ITS_OWN: &[&str] = &[
@@ -74,7 +71,6 @@ pub fn prepare(
     let node = plan.goal.node;
     let data = servers.data(node)?;
     let (restored, folder) = folders(&data);
-    wait_alone(&folder)?;
     let mut scratch = Scratch::new(place, config, node, &folder)?;
     let made = make(place, servers, plan, marker, &mut scratch);
     let made = made.and_then(|marker| {
@@ -139,24 +135,6 @@ fn make(
     marker.rows = found.rows.into_iter().collect();
     marker::write(place, &scratch.data, &marker)?;
     Ok(marker)
-}
-
-/// Waits for what an earlier restore, which was killed, left running: it ends by itself, and until then it writes where this one is about to.
-fn wait_alone(folder: &Path) -> anyhow::Result<()> {
-    let deadline = Instant::now() + limits::SCRATCH_STOP;
-    loop {
-        let Some(other) = Process::naming(folder.as_os_str().as_bytes()) else {
-            return Ok(());
-        };
-        if Instant::now() >= deadline {
-            bail!(
-                "process {} still uses {}; nothing was changed",
-                other.pid,
-                folder.display()
-            );
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// A full disk would take the running master along.
