@@ -26,6 +26,7 @@ const TEMPLATES: [&str; 2] = [
 pub struct Archive {
     node: NodeId,
     owner: Owner,
+    possible: bool,
     /// The configuration of both masters, and the passphrase.
     all: PathBuf,
     /// The configuration of this one, and what pgBackRest works with.
@@ -33,11 +34,20 @@ pub struct Archive {
     repository: PathBuf,
 }
 
-/// Whether pgBackRest is installed. Without it a local cluster runs all the same, without backups.
-pub fn is_installed() -> bool {
-    ["/usr/bin", "/usr/local/bin", "/bin"]
-        .iter()
-        .any(|folder| Path::new(folder).join("pgbackrest").exists())
+/// Why there can be no backups in this folder, if there can be none. A local cluster runs all the same.
+pub fn is_impossible(layout: &Layout) -> Option<String> {
+    let mut folders = ["/usr/bin", "/usr/local/bin", "/bin"].iter();
+    if !folders.any(|folder| Path::new(folder).join("pgbackrest").exists()) {
+        return Some("pgBackRest is not installed; scripts/install.sh installs it".to_string());
+    }
+    let run = layout.run();
+    (!has_room_for_sockets(&run)).then(|| {
+        format!(
+            "the path {} is too long for a socket, by which pgBackRest reaches a master; name a shorter folder \
+             with --data",
+            run.display()
+        )
+    })
 }
 
 impl Archive {
@@ -45,6 +55,7 @@ impl Archive {
         Archive {
             node,
             owner,
+            possible: is_impossible(layout).is_none(),
             all: layout.pgbackrest(),
             folder: layout.pgbackrest().join(node.name()),
             repository: layout.backups().join(node.name()),
@@ -53,7 +64,7 @@ impl Archive {
 
     /// What the server is told about its WAL.
     pub fn settings(&self) -> String {
-        if !is_installed() {
+        if !self.possible {
             return "archive_mode = off\n".to_string();
         }
         let folder = self.folder.display().to_string();
@@ -65,27 +76,21 @@ impl Archive {
         )
     }
 
-    /// Readies the archive of a server that does not run and is about to.
-    ///
-    /// # Errors
-    /// When its files cannot be written. That the stanza could not be made is told and is no error: the server keeps its WAL,
-    /// and hands it over once there is one.
-    pub fn prepare(&self, data: &Path, run: &Path, port: u16) -> anyhow::Result<()> {
-        if !is_installed() {
+    /// Readies the archive of a server that does not run and is about to. Whatever is wrong is told and is no error: the server
+    /// keeps its WAL, and hands it over once it can.
+    pub fn prepare(&self, data: &Path, run: &Path, port: u16) {
+        if !self.possible {
+            return;
+        }
+        if let Err(error) = self.ready(data, run, port) {
             say(&format!(
-                "{}: pgBackRest is not installed, so there are no backups; scripts/install.sh installs it",
+                "ALARM: {}: {error:#}; no WAL is archived until then",
                 self.node
             ));
-            return Ok(());
         }
-        if !has_room_for_sockets(run) {
-            say(&format!(
-                "ALARM: {}: no backup of it can be made, because the path {} is too long for a socket, by which \
-                 pgBackRest reaches it; name a shorter folder with --data",
-                self.node,
-                run.display()
-            ));
-        }
+    }
+
+    fn ready(&self, data: &Path, run: &Path, port: u16) -> anyhow::Result<()> {
         let repositories = self.repository.parent().unwrap_or(&self.repository);
         for folder in [&self.all, &self.folder, repositories, &self.repository] {
             self.owner.make_folder(folder)?;
@@ -104,21 +109,14 @@ impl Archive {
         if known && made.join("archive.info").exists() {
             return Ok(());
         }
-        match stanza::ensure(&Place::at(&self.all, self.owner), self.node, false) {
-            Ok(outcome) => {
-                if outcome == Outcome::Upgraded {
-                    say(&format!(
-                        "{}: a new data folder; the backups of the old one stay",
-                        self.node
-                    ));
-                }
-                self.write(&mark, &format!("{system}\n"))
-            }
-            Err(failure) => {
-                say(&format!("ALARM: {failure}; no WAL is archived until then"));
-                Ok(())
-            }
+        let outcome = stanza::ensure(&Place::at(&self.all, self.owner), self.node, false)?;
+        if outcome == Outcome::Upgraded {
+            say(&format!(
+                "{}: a new data folder; the backups of the old one stay",
+                self.node
+            ));
         }
+        self.write(&mark, &format!("{system}\n"))
     }
 
     /// Writes the configuration: the project's, with the paths and the port of this cluster.
@@ -136,9 +134,11 @@ impl Archive {
         let text = with_values(TEMPLATES[self.node.index()], &ours);
         let text = format!("# Written at each start by `imdb-ha local up`.\n{text}");
         self.write(&self.folder.join("pgbackrest.conf"), &text)?;
-        let passphrase = fs::read_to_string(passphrase_file(&self.all))
-            .context("read the passphrase of the backups")?;
-        let text = format!("[global]\nrepo1-cipher-pass={}\n", passphrase.trim());
+        let passphrase = kept_passphrase(&self.all).with_context(|| {
+            let file = passphrase_file(&self.all);
+            format!("the passphrase of the backups, {}, is gone", file.display())
+        })?;
+        let text = format!("[global]\n{PASSPHRASE}={passphrase}\n");
         self.write(&self.folder.join("conf.d/passphrase.conf"), &text)
     }
 
@@ -148,8 +148,33 @@ impl Archive {
     }
 }
 
+/// The option of pgBackRest that holds the passphrase.
+const PASSPHRASE: &str = "repo1-cipher-pass";
+
 fn passphrase_file(all: &Path) -> PathBuf {
     all.join("passphrase")
+}
+
+/// The passphrase from its file or, should that be gone, from the configuration of either master, which has it too.
+fn kept_passphrase(all: &Path) -> Option<String> {
+    let of_file = fs::read_to_string(passphrase_file(all)).ok();
+    let of_file = of_file.map(|text| text.trim().to_string());
+    let of_node = |node: NodeId| {
+        let path = all.join(node.name()).join("conf.d/passphrase.conf");
+        let text = fs::read_to_string(path).ok()?;
+        let mut values = text.lines().filter_map(|line| line.split_once('='));
+        let found = values.find(|(key, _)| key.trim() == PASSPHRASE);
+        found.map(|(_, value)| value.trim().to_string())
+    };
+    let found = of_file.filter(|text| !text.is_empty());
+    found.or_else(|| NodeId::BOTH.into_iter().find_map(of_node))
+}
+
+/// Whether a repository holds anything already.
+fn is_used(layout: &Layout, node: NodeId) -> bool {
+    let archive = layout.backups().join(node.name()).join("archive");
+    let stanza = archive.join(crate::backup::stanza(node));
+    stanza.join("archive.info").exists()
 }
 
 fn write_private(path: &Path, text: &str, owner: Owner) -> anyhow::Result<()> {
@@ -168,27 +193,37 @@ fn write_private(path: &Path, text: &str, owner: Owner) -> anyhow::Result<()> {
 /// be read, and it cannot be changed for a repository that is there.
 ///
 /// # Errors
-/// When another one was given than the repositories were made with.
+/// When another one was given than the repositories were made with, or when theirs is gone.
 pub fn keep_passphrase(
     layout: &Layout,
     owner: Owner,
     given: Option<&Secret>,
 ) -> anyhow::Result<()> {
-    if !is_installed() {
+    if let Some(why) = is_impossible(layout) {
+        say(&format!("no WAL is archived and no backup made: {why}"));
         return Ok(());
     }
     let all = layout.pgbackrest();
     owner.make_folder(&all)?;
     let file = passphrase_file(&all);
-    let kept = fs::read_to_string(&file).ok();
-    match (kept.as_deref().map(str::trim), given) {
+    let kept = kept_passphrase(&all);
+    let used = NodeId::BOTH.into_iter().find(|node| is_used(layout, *node));
+    match (kept.as_deref(), given) {
         (Some(kept), Some(given)) if kept != given.reveal() => bail!(
             "BACKUP_PASSPHRASE: the backups in {} were made with another one, which {} holds; it cannot be changed",
             layout.backups().display(),
             file.display()
         ),
-        (Some(_), _) => Ok(()),
+        (Some(_), _) if file.exists() => Ok(()),
+        (Some(kept), _) => write_private(&file, kept, owner),
         (None, Some(given)) => write_private(&file, given.reveal(), owner),
+        // A new one would make all that there is unreadable, and every WAL segment fail from here on.
+        (None, None) if used.is_some() => bail!(
+            "the passphrase of the backups in {} is gone: put {} back, give it as BACKUP_PASSPHRASE, or move the \
+             backups away",
+            layout.backups().display(),
+            file.display()
+        ),
         (None, None) => {
             let mut random = [0_u8; 32];
             File::open("/dev/urandom")
@@ -249,6 +284,42 @@ mod tests {
             assert!(!text.contains("/var/"), "{text}");
             assert_eq!(text.lines().count(), template.lines().count());
         }
+    }
+
+    #[test]
+    fn a_passphrase_that_is_gone_is_found_in_the_configuration_and_never_drawn_anew() {
+        let root = std::env::temp_dir().join(format!("imdb-ha-passphrase-{}", std::process::id()));
+        let layout = Layout {
+            root: root.clone(),
+            named: true,
+        };
+        let all = layout.pgbackrest();
+        let owner = Owner::find().expect("an owner");
+        for folder in [
+            all.join("master2/conf.d"),
+            layout.backups().join("master1/archive/imdb-master1"),
+        ] {
+            fs::create_dir_all(folder).expect("a folder");
+        }
+        keep_passphrase(&layout, owner, None).expect("one is drawn");
+        let drawn = fs::read_to_string(passphrase_file(&all)).expect("it is kept");
+        assert_eq!(drawn.len(), 64);
+        let of_node = all.join("master2/conf.d/passphrase.conf");
+        fs::write(&of_node, format!("[global]\n{PASSPHRASE}={drawn}\n")).expect("a file");
+        fs::remove_file(passphrase_file(&all)).expect("remove it");
+        keep_passphrase(&layout, owner, None).expect("it is found");
+        assert_eq!(kept_passphrase(&all), Some(drawn));
+        // Gone altogether, and there is something that was made with it.
+        fs::remove_file(passphrase_file(&all)).expect("remove it");
+        fs::remove_file(of_node).expect("remove it");
+        let made = layout
+            .backups()
+            .join("master1/archive/imdb-master1/archive.info");
+        fs::write(made, "").expect("a file");
+        let refused = keep_passphrase(&layout, owner, None).expect_err("it is gone");
+        assert!(refused.to_string().contains("put "), "{refused:#}");
+        assert_eq!(kept_passphrase(&all), None);
+        fs::remove_dir_all(root).expect("remove it");
     }
 
     #[test]

@@ -18,7 +18,7 @@ fn places(layout: &Layout, ports: Ports) -> anyhow::Result<Values> {
         ("REDIS_URL", format!("redis://127.0.0.1:{}", ports.redis)),
         ("PORT", ports.api.to_string()),
     ]);
-    if archive::is_installed() {
+    if archive::is_impossible(layout).is_none() {
         let folder = layout.pgbackrest().display().to_string();
         values.insert("BACKUP_CONFIG_DIR", folder);
     }

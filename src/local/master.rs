@@ -33,9 +33,9 @@ pub struct Master {
     archive: Archive,
 }
 
-/// Whether the path of a socket in this folder is short enough: it has room for 107 characters.
+/// Whether the path of a socket in this folder is short enough: it has room for 107 characters (Linux's `sockaddr_un`).
 pub fn has_room_for_sockets(folder: &Path) -> bool {
-    folder.as_os_str().len() <= 80
+    folder.as_os_str().len() + "/.s.PGSQL.65535".len() <= 107
 }
 
 impl Master {
@@ -167,7 +167,7 @@ impl Master {
         }
         self.remove_stale_locks(port)?;
         self.configure(port)?;
-        self.archive.prepare(&self.data, &self.run, port)?;
+        self.archive.prepare(&self.data, &self.run, port);
         let deadline = Instant::now() + limits::SERVER_START;
         let bound = Bound {
             // It gives up by itself before that.
