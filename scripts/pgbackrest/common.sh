@@ -14,35 +14,55 @@ node_of() { # stanza
   esac
 }
 
+# The project's folder, which has the compose file: the scripts may be called from anywhere.
+project=$(dirname "${BASH_SOURCE[0]}")/../..
+place='' redis_service=''
+
 binary() {
-  local root found
-  root=$(dirname "${BASH_SOURCE[0]}")/../..
-  for found in "${IMDB_HA_BIN:-}" "${CARGO_TARGET_DIR:-$root/target}/release/imdb-ha" "$(command -v imdb-ha || true)"; do
-    [ ! -x "$found" ] || { echo "$found"; return; }
+  local found
+  for found in "${IMDB_HA_BIN:-}" "${CARGO_TARGET_DIR:-$project/target}/release/imdb-ha" "$(command -v imdb-ha || true)"; do
+    [ ! -x "$found" ] || { realpath "$found"; return; }
   done
 }
 
-# Whether the API runs as the manual's compose service.
-in_compose() {
-  command -v docker >/dev/null || return 1
-  local id
-  id=$(docker compose ps --status running --quiet imdb-api 2>/dev/null) && [ -n "$id" ]
+# Compose, as a part of docker or as the program of its own that it once was. Nothing here reads standard input.
+compose() { # arguments
+  if docker compose version >/dev/null 2>&1; then
+    (cd "$project" && docker compose "$@" </dev/null)
+  elif command -v docker-compose >/dev/null; then
+    (cd "$project" && docker-compose "$@" </dev/null)
+  else
+    return 1
+  fi
 }
 
-imdb_ha() { # arguments
-  local here
+# Where the masters are: `here` on the local cluster, which comes first since whoever has started one means it; `compose` when the
+# API runs as the manual's service; `elsewhere` when only a binary is there, whose settings say it; or nothing.
+where_it_runs() {
+  local here id
   here=$(binary)
-  # A local cluster that runs comes first: whoever has started one means it.
   if [ -n "$here" ] && "$here" local status >/dev/null 2>&1; then
-    "$here" "$@"
-  elif in_compose; then
-    # The settings of the caller count inside as well.
-    docker compose exec -T ${BACKUP_KEY_PREFIX:+-e "BACKUP_KEY_PREFIX=$BACKUP_KEY_PREFIX"} \
-      ${REDIS_URL:+-e "REDIS_URL=$REDIS_URL"} imdb-api imdb-ha "$@"
+    echo here
+  elif id=$(compose ps --status running --quiet imdb-api 2>/dev/null) && [ -n "$id" ]; then
+    echo compose
   elif [ -n "$here" ]; then
-    "$here" "$@"
-  else
-    echo "$0: nothing runs here: start the local cluster with scripts/up.sh, or the containers with docker compose up" >&2
-    exit 1
+    echo elsewhere
   fi
+}
+
+# With `redis_service` set, that is the Redis inside the containers' network; elsewhere no service is a host.
+imdb_ha() { # arguments
+  [ -n "$place" ] || place=$(where_it_runs)
+  case $place in
+    here | elsewhere) "$(binary)" "$@" ;;
+    compose)
+      # A REDIS_URL of the caller's means another network than the containers', and may hold a password.
+      compose exec -T ${BACKUP_KEY_PREFIX:+-e "BACKUP_KEY_PREFIX=$BACKUP_KEY_PREFIX"} \
+        ${redis_service:+-e "REDIS_URL=redis://$redis_service:6379"} imdb-api imdb-ha "$@"
+      ;;
+    *)
+      echo "$0: nothing runs here: start the local cluster with scripts/up.sh, or the containers with docker compose up" >&2
+      exit 1
+      ;;
+  esac
 }

@@ -25,7 +25,7 @@ case $type in
   *) echo "$0: there is no type '$type'; there are full, incr and diff" >&2; exit 1 ;;
 esac
 
-publish=no service='' client=''
+publish=no client=''
 while [ $# -gt 0 ]; do
   case $1 in
     --publish-redis) publish=yes; shift; continue ;;
@@ -35,13 +35,11 @@ while [ $# -gt 0 ]; do
   esac
   case $1 in
     --redis-key-prefix) export BACKUP_KEY_PREFIX=$2 ;;
-    --redis-service) service=$2 ;;
+    --redis-service) redis_service=$2 ;;
     --redis-command) client=$2 ;;
   esac
   shift 2
 done
-# Only inside the containers' network is a service a host.
-[ -z "$service" ] || ! in_compose || export REDIS_URL=redis://$service:6379
 
 imdb_ha backup run "$node" --type "$type"
 [ "$publish" = no ] || imdb_ha backup publish
