@@ -212,16 +212,18 @@ fn the_manual_s_cycle_is_in_info_and_in_every_key_and_survives_the_loss_of_redis
         .arg("x")
         .query::<()>(&mut redis)
         .expect("SET");
-    redis::cmd("DEL")
-        .arg("pgbackrest:latest:full")
-        .query::<()>(&mut redis)
-        .expect("DEL");
-    wait_until("the key is there again", || {
-        redis::cmd("EXISTS")
-            .arg("pgbackrest:latest:full")
-            .query::<bool>(&mut redis)
-            .expect("EXISTS")
-    });
+    for key in ["pgbackrest:latest:full", "pgbackrest:keys"] {
+        redis::cmd("DEL")
+            .arg(key)
+            .query::<()>(&mut redis)
+            .expect("DEL");
+        wait_until("the key is there again", || {
+            redis::cmd("EXISTS")
+                .arg(key)
+                .query::<bool>(&mut redis)
+                .expect("EXISTS")
+        });
+    }
     assert!(
         redis::cmd("EXISTS")
             .arg("pgbackrest:theirs")

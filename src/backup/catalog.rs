@@ -9,7 +9,7 @@ use crate::cluster::NodeId;
 use crate::config::{Config, SecretUrl};
 use crate::limits;
 use crate::redis_link;
-use anyhow::Context;
+use anyhow::anyhow;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -54,9 +54,11 @@ impl Catalog {
     /// Those of Redis, within its time limits.
     pub fn publish(&mut self, known: &[Known]) -> anyhow::Result<bool> {
         let keys = keys(&self.prefix, known);
-        self.write(&keys).with_context(|| {
+        self.write(&keys).map_err(|error| {
             let address = self.url.address();
-            format!("write the catalogue of the backups to redis {address}")
+            // The driver's errors repeat themselves among their causes.
+            let cause = crate::pg::explain_any(&error);
+            anyhow!("write the catalogue of the backups to redis {address}: {cause}")
         })
     }
 
@@ -71,10 +73,11 @@ impl Catalog {
         look.cmd("GET").arg(&mark).cmd("SMEMBERS").arg(&index);
         // Without an argument it would be an error.
         let all: Vec<&String> = ours.iter().copied().chain(keys.histories.keys()).collect();
-        look.cmd("EXISTS").arg(&mark).arg(&all);
+        // Without the index nobody would know what to remove later.
+        look.cmd("EXISTS").arg(&mark).arg(&index).arg(&all);
         let (seen, indexed, there): (Option<String>, BTreeSet<String>, usize) =
             look.query(&mut redis)?;
-        if seen.as_ref() == Some(&fingerprint) && there == all.len() + 1 {
+        if seen.as_ref() == Some(&fingerprint) && there == all.len() + 2 {
             return Ok(false);
         }
         let mut histories = Vec::new();
@@ -82,7 +85,7 @@ impl Catalog {
             let old: Vec<String> = redis::cmd("LRANGE")
                 .arg(key)
                 .arg(0)
-                .arg(-1)
+                .arg(limits::HISTORY_OF_BACKUPS_MAX - 1)
                 .query(&mut redis)?;
             histories.push((key, merged(newest_first, old)));
         }

@@ -42,7 +42,8 @@ pub fn report(
         if !made.is_empty() {
             std::thread::sleep(delay);
         }
-        insert(&sessions).with_context(|| format!("insert five rows on {node}"))?;
+        insert(&sessions)
+            .with_context(|| format!("day {day}, {kind}: insert five rows on {node}"))?;
         let wanted = Wanted {
             node,
             kind,
@@ -52,7 +53,8 @@ pub fn report(
             ],
         };
         let bar = Bar::new(&format!("day {day}: {kind} backup of {node}"), json);
-        let one = make::make(place, config, &wanted, &bar)?;
+        let one = make::make(place, config, &wanted, &bar)
+            .with_context(|| format!("day {day}, {kind}"))?;
         for warning in &one.warnings {
             bar.say(&format!("warning: {warning}"));
         }
