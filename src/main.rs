@@ -67,7 +67,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         _ => {}
     }
-    let config = Config::check(&config::gather(&cli.settings.0)?)?;
+    let values = config::gather(&cli.settings.0)?;
+    let named = values.contains_key("MASTER1_URL") || values.contains_key("MASTER2_URL");
+    let config = match cli.command {
+        Subcommands::Backup(_) => local::adopted(&values)?,
+        Subcommands::Serve | Subcommands::Local(_) => Config::check(&values)?,
+        // Whoever names a master means those, and not what else runs here.
+        _ if named => Config::check(&values)?,
+        _ => local::adopted(&values)?,
+    };
     match cli.command {
         Subcommands::Serve => serve::run(config),
         Subcommands::Local(command) => local::run(command, &config, &cli.settings.0),
@@ -78,7 +86,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             replication::report_status(&config, json)
         }
         Subcommands::Backup(command) => {
-            let config = local::adopted(&config::gather(&cli.settings.0)?)?;
             backup::report::run(command, &config, &local::Here { config: &config })
         }
         Subcommands::Rejoin { node, yes, json } => {

@@ -12,6 +12,9 @@ const OF_THE_BACKUP: &[u32] = &[26, 28, 29, 42, 55, 95, 99];
 const OF_THE_MACHINE: &[&str] = &[
     "No space left on device",
     "Cannot allocate memory",
+    "out of memory",
+    "server closed the connection unexpectedly",
+    "could not connect",
     "could not create shared memory segment",
     "could not map anonymous shared memory",
     "could not create lock file",
@@ -54,9 +57,14 @@ pub enum Ending {
     OfTheData,
 }
 
+/// Whether what was said is about the machine, or somebody, and not about the data.
+pub fn is_of_the_machine(said: &str) -> bool {
+    OF_THE_MACHINE.iter().any(|words| said.contains(words))
+}
+
 /// Tells by its log why a server ended.
 pub fn ending(log: &str) -> Ending {
-    if OF_THE_MACHINE.iter().any(|words| log.contains(words)) {
+    if is_of_the_machine(log) {
         return Ending::OfTheMachine;
     }
     if log.contains("recovery ended before configured recovery target was reached") {

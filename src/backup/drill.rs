@@ -163,14 +163,17 @@ impl Drill<'_> {
     fn files(&mut self) -> Result<(), Trouble> {
         self.tell("reading its files");
         let set = format!("--set={}", self.entry.label);
-        let arguments = [&set, "--output=text", "--verbose", "verify"];
-        let run = self.place.run(
-            self.entry.node,
-            DOING,
-            &arguments,
-            limits::DRILL_STEP,
-            self.give_up,
-        );
+        let (place, node) = (self.place, self.entry.node);
+        let verify = |arguments: &[&str]| {
+            place.run(node, DOING, arguments, limits::DRILL_STEP, self.give_up)
+        };
+        let run = match verify(&[&set, "--output=text", "--verbose", "verify"]) {
+            // Before 2.55 it could only read all of them.
+            Err(failure) if failure.cause.starts_with("[031]") => {
+                verify(&["--output=text", "--verbose", "verify"])
+            }
+            run => run,
+        };
         let files = verify::parse(&run?, &self.entry.label);
         match files.wrong {
             None => {
@@ -275,7 +278,8 @@ impl Drill<'_> {
             self.done(reached);
             return Ok(());
         };
-        let ended = matches!(error.downcast_ref(), Some(NotServing::Ended(_)));
+        // What a signal ended, somebody ended, such as the kernel for want of memory.
+        let ended = matches!(error.downcast_ref(), Some(NotServing::Ended(_, false)));
         match blame::ending(&scratch.said()) {
             _ if !ended || (self.give_up)() => Err(self.untried(&error)),
             Ending::OfTheMachine => Err(self.untried(&error)),
@@ -286,6 +290,19 @@ impl Drill<'_> {
 
     fn check(&mut self, scratch: &Scratch, until: Until) -> Result<(), Trouble> {
         self.pages(scratch)?;
+        let node = self.entry.node;
+        let unfinished = scratch
+            .with_session(limits::DRILL_SUM, |session| {
+                super::scratch::is_unfinished(session.client())
+            })
+            .map_err(|error| self.untried(&error))?;
+        if unfinished {
+            let why = format!(
+                "{node} was being rebuilt from {} then, and did not hold everything",
+                node.peer()
+            );
+            return Err(Trouble::Bad(why, Vec::new()));
+        }
         let Until::Seal(seal) = until else {
             return Ok(());
         };
@@ -326,7 +343,8 @@ impl Drill<'_> {
         };
         let cause = format!("{error:#}");
         // It has this code for damage that it found, and another for what kept it from looking.
-        match cause.contains("(exit status: 2)") && !(self.give_up)() {
+        let damage = cause.contains("(exit status: 2)") && !blame::is_of_the_machine(&cause);
+        match damage && !(self.give_up)() {
             true => Err(Trouble::Bad(cause, Vec::new())),
             false => Err(self.untried(&error)),
         }

@@ -67,6 +67,8 @@ pub struct Entry {
     pub because: Option<String>,
     pub day: Option<u8>,
     pub seal: Option<Seal>,
+    /// Whether it is known that it can have none.
+    pub unsealable: bool,
     pub verified: Option<Verified>,
     /// Where it lies in the repository.
     pub location: String,
@@ -90,6 +92,9 @@ impl Entry {
             because: note(notes::BECAUSE).cloned(),
             day: note(notes::DAY).and_then(|day| day.parse().ok()),
             seal: note(notes::SEAL).and_then(|text| serde_json::from_str(text).ok()),
+            // What is written there instead is the reason.
+            unsealable: note(notes::SEAL)
+                .is_some_and(|text| serde_json::from_str::<String>(text).is_ok()),
             verified: note(notes::VERIFIED).and_then(|text| serde_json::from_str(text).ok()),
             location: format!("{repository}/backup/{}/{}", stanza(node), backup.label),
         }
@@ -187,6 +192,7 @@ pub mod tests {
             because: None,
             day: None,
             seal: None,
+            unsealable: false,
             verified: None,
             location: String::new(),
         }

@@ -275,7 +275,8 @@ fn settled(entry: &Entry) -> i64 {
 
 fn seal(situation: &Situation, entries: &[Entry]) -> Option<Wish> {
     let newest = entries.last()?;
-    let wanted = is_on(situation.plan, situation.drill_every) && newest.seal.is_none();
+    let wanted =
+        is_on(situation.plan, situation.drill_every) && newest.seal.is_none() && !newest.unsealable;
     wanted.then(|| Wish {
         task: Task::Seal {
             label: newest.label.clone(),

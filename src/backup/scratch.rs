@@ -9,10 +9,12 @@ use crate::limits;
 use crate::pg::{Session, Sessions};
 use crate::process::{self, Process};
 use crate::programs::Programs;
+use crate::replication::rejoin;
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -37,15 +39,15 @@ pub enum NotServing {
     Interrupted,
     /// It goes on recovering, or does not answer.
     TookTooLong(String),
-    /// It ended by itself; what it said is in [`Scratch::said`].
-    Ended(String),
+    /// It ended by itself, or by a signal; what it said is in [`Scratch::said`].
+    Ended(String, bool),
 }
 
 impl std::fmt::Display for NotServing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             NotServing::Interrupted => f.write_str("interrupted"),
-            NotServing::TookTooLong(cause) | NotServing::Ended(cause) => f.write_str(cause),
+            NotServing::TookTooLong(cause) | NotServing::Ended(cause, _) => f.write_str(cause),
         }
     }
 }
@@ -173,7 +175,7 @@ impl Scratch {
                     "the server on what was restored ended ({status}): {}",
                     self.last_words()
                 );
-                bail!(NotServing::Ended(cause));
+                bail!(NotServing::Ended(cause, status.signal().is_some()));
             }
             if give_up() {
                 bail!(NotServing::Interrupted);
@@ -365,6 +367,16 @@ fn remove_folder(folder: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether what was restored bears the mark of a master that is being rebuilt: it is some part of what it should be.
+///
+/// # Errors
+/// Those of the server.
+pub fn is_unfinished(client: &mut postgres::Client) -> Result<bool, postgres::Error> {
+    let mark = "SELECT coalesce(pg_catalog.obj_description(pg_catalog.to_regnamespace('imdb_ha')::oid, \
+                'pg_namespace') = $1, false)";
+    client.query_one(mark, &[&rejoin::MARK])?.try_get(0)
 }
 
 impl Drop for Scratch {

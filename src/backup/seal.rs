@@ -40,6 +40,10 @@ pub fn seal(place: &Place, config: &Config, node: NodeId, label: &str) -> Result
         .map_err(|error| fail(Class::Other, pg::explain(&error)))?;
     let sessions = Sessions::start(node, pg::without_waiting(settings), 2)
         .map_err(|error| fail(Class::Other, format!("start a thread: {error}")))?;
+    if let Some(why) = of_another_timeline(place, &sessions, node, label)? {
+        place.keep(node, label, notes::SEAL, &why)?;
+        return Err(fail(Class::Other, why));
+    }
     let mut tried = 0;
     let (point, lsn, tables) = loop {
         // Recovery stops at the first point of a name, so no name may come twice.
@@ -62,6 +66,32 @@ pub fn seal(place: &Place, config: &Config, node: NodeId, label: &str) -> Result
     let seal = Seal { point, at, tables };
     place.keep(node, label, notes::SEAL, &seal)?;
     Ok(seal)
+}
+
+/// Why a backup can have no seal any more: a restore has taken the master to another timeline since, and what is written there no
+/// recovery of this backup comes to.
+fn of_another_timeline(
+    place: &Place,
+    sessions: &Sessions,
+    node: NodeId,
+    label: &str,
+) -> Result<Option<String>, Failure> {
+    let known = place.info(node)?;
+    let backup = known.backup(label);
+    let made = backup.and_then(|backup| backup.archive.as_ref()?.stop.clone());
+    let sql = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())";
+    let now: String = sessions
+        .run(limits::SEAL_POINT + limits::SETUP_CONNECT, move |session| {
+            session.client().query_one(sql, &[])?.try_get(0)
+        })
+        .map_err(|error| Failure::new(class_of(&error), node, DOING, error.to_string()))?;
+    let of = |segment: &str| segment.get(..8).map(str::to_string);
+    Ok(match made.as_deref().map(of) {
+        Some(made) if made != of(&now) => Some(format!(
+            "{label} was made before {node} was taken back, so what it holds now is no measure for it"
+        )),
+        _ => None,
+    })
 }
 
 fn class_of(error: &CallError) -> Class {
@@ -142,8 +172,10 @@ fn hold(
         let bound = limits::SEAL_LOCK.as_millis();
         // An automatic vacuum gives way to a lock when that has looked for a deadlock, so it looks early.
         transaction.batch_execute(&format!(
-            "SET LOCAL statement_timeout = {bound}; SET LOCAL deadlock_timeout = {}",
-            limits::SEAL_DEADLOCK.as_millis()
+            "SET LOCAL statement_timeout = {bound}; SET LOCAL deadlock_timeout = {}; \
+             SET LOCAL idle_in_transaction_session_timeout = {}",
+            limits::SEAL_DEADLOCK.as_millis(),
+            limits::SEAL_ABANDONED.as_millis()
         ))?;
         transaction.batch_execute(&format!("LOCK TABLE {} IN SHARE MODE", targets.join(", ")))?;
     }

@@ -14,7 +14,9 @@ pub struct Files {
 
 /// Understands what `verify --set=LABEL --output=text --verbose` wrote.
 pub fn parse(text: &str, label: &str) -> Files {
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    // A complaint about the configuration stands before it, and is about no backup.
+    let begins = |line: &&str| !line.starts_with("stanza: ");
+    let lines: Vec<&str> = text.lines().map(str::trim).skip_while(begins).collect();
     let mut wrong: Vec<String> = Vec::new();
     let mut damaged = Vec::new();
     let mut valid = 0;
@@ -119,6 +121,14 @@ mod tests {
                 .wrong
                 .is_some()
         );
+    }
+
+    #[test]
+    fn a_complaint_about_the_configuration_is_no_damage() {
+        let said = "P00   WARN: configuration file contains invalid option 'repo1-retention-incr'\n\
+                    stanza: imdb-master1\nstatus: ok\n  \
+                    backup: 20261124-120219F, status: valid, total files checked: 9, total valid files: 9\n";
+        assert_eq!(parse(said, FULL).wrong, None);
     }
 
     #[test]

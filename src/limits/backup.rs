@@ -161,3 +161,6 @@ pub const RESTORE_SERVE: Duration = Duration::from_secs(20);
 
 /// Wait for one answer of the API to an order; a handover ends after [`super::HANDOVER_DEADLINE_MS`].
 pub const RESTORE_ORDER: Duration = Duration::from_secs(5);
+
+/// After this time the server itself gives up a lock that a seal holds, should this program have been frozen or cut off after it took it.
+pub const SEAL_ABANDONED: Duration = Duration::from_secs(1);

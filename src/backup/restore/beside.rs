@@ -55,6 +55,8 @@ pub struct Found {
     pub rows: Vec<(String, i64)>,
     /// The segment that it writes to.
     segment: String,
+    /// Whether it was being rebuilt from the other master, and so does not hold everything.
+    unfinished: bool,
 }
 
 /// Restores beside the running masters, and returns where the finished data folder is. On an error nothing has been changed.
@@ -121,6 +123,13 @@ fn make(
     let recovered = scratch.start(place, limits::RESTORE_RECOVER, NEVER);
     recovered.map_err(|error| explain(error, plan))?;
     let found = look(scratch)?;
+    if found.unfinished {
+        bail!(
+            "{node} was being rebuilt from {peer} at that moment and did not hold everything; choose another moment, \
+             or restore {peer}",
+            peer = node.peer()
+        );
+    }
     for (table, rows) in &found.rows {
         say(&format!("{node}: {rows} rows in {table}"));
     }
@@ -175,6 +184,7 @@ fn explain(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
 fn look(scratch: &Scratch) -> anyhow::Result<Found> {
     let found = scratch.with_session(limits::RESTORE_LOOK, |session| {
         let client = session.client();
+        let unfinished = super::super::scratch::is_unfinished(client)?;
         let row = client.query_one(
             "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), \
              pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
@@ -193,6 +203,7 @@ fn look(scratch: &Scratch) -> anyhow::Result<Found> {
             rows.push((name, count.try_get(0)?));
         }
         Ok(Found {
+            unfinished,
             segment: row.try_get(0)?,
             last: row.try_get(1)?,
             rows,

@@ -161,12 +161,14 @@ fn exchange(restored: &Path, data: &Path, kept: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// An earlier restore to the same state that waits to be ended. One whose masters were joined since by other means has ended.
+/// Whether an earlier restore to the same state waits to be ended: its note is there, and the other master is still marked as being
+/// rebuilt. Without the mark it has ended by other means, and the note is of no use any more.
 ///
 /// # Errors
-/// When it cannot be told whether the masters run.
+/// When there is a note, and the other master cannot be asked.
 pub fn is_unfinished(cutover: &Cutover, wanted: &Marker) -> anyhow::Result<Option<Marker>> {
-    let data = cutover.servers.data(cutover.node)?;
+    let (node, peer) = (cutover.node, cutover.node.peer());
+    let data = cutover.servers.data(node)?;
     let (restored, _) = folders(&data);
     let found = match data.exists() {
         true => marker::read(&data),
@@ -178,8 +180,12 @@ pub fn is_unfinished(cutover: &Cutover, wanted: &Marker) -> anyhow::Result<Optio
     let Some(found) = found.filter(same) else {
         return Ok(None);
     };
-    let both_run =
-        cutover.servers.runs(cutover.node)? && cutover.servers.runs(cutover.node.peer())?;
-    let ended = both_run && rejoin::are_joined(cutover.config).unwrap_or(false);
-    Ok((!ended).then_some(found))
+    if !cutover.servers.runs(peer)? {
+        bail!(
+            "an earlier restore of {node} to {} may not have ended, which only {peer} knows: start {peer} first; nothing \
+             was changed",
+            found.state
+        );
+    }
+    Ok(rejoin::is_marked(cutover.config, peer)?.then_some(found))
 }

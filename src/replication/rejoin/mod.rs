@@ -19,7 +19,7 @@ use crate::limits;
 use crate::output;
 use anyhow::{Context, bail};
 use judge::Condition;
-pub use retire::{are_joined, retire};
+pub use retire::{is_marked, retire};
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ use tables::Table;
 
 /// The comment on schema imdb_ha of a master that a rejoin has begun to clear and has not completed. A
 /// comment is part of the same transaction as what it speaks of, and is never sent to the peer.
-pub(super) const MARK: &str = "imdb-ha rejoin has not ended";
+pub const MARK: &str = "imdb-ha rejoin has not ended";
 
 /// `imdb-ha rejoin NODE`: what is being done goes to standard error, the outcome to standard output.
 ///

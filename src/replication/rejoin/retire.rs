@@ -5,9 +5,8 @@ use super::{MARK, Rejoin, say};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
-use crate::replication::plan::{Link, literal};
+use crate::replication::plan::literal;
 use crate::replication::reach::{Reach, begin};
-use crate::replication::setup::look;
 use anyhow::bail;
 use std::time::{Duration, Instant};
 
@@ -52,24 +51,15 @@ pub fn retire(config: &Config, node: NodeId) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether both masters are joined both ways, and no rejoin is under way.
+/// Whether a master bears the mark of one that is being rebuilt.
 ///
 /// # Errors
-/// When one of them does not answer.
-pub fn are_joined(config: &Config) -> anyhow::Result<bool> {
+/// When it does not answer.
+pub fn is_marked(config: &Config, node: NodeId) -> anyhow::Result<bool> {
     let reach = Reach::new(config)?;
-    for from in NodeId::BOTH {
-        let found = look(
-            &reach,
-            Link {
-                from,
-                to: from.peer(),
-            },
-        )?;
-        let streams = found.subscription.is_some() && found.slot_active.is_some();
-        if !streams || found.slot_lost || found.unfinished || found.copying > 0 {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    reach.run(node, "look whether it is being rebuilt", |session| {
+        let mark = "SELECT coalesce(pg_catalog.obj_description(pg_catalog.to_regnamespace('imdb_ha')::oid, \
+                    'pg_namespace') = $1, false)";
+        session.client().query_one(mark, &[&MARK])?.try_get(0)
+    })
 }
