@@ -285,4 +285,17 @@ fn a_master_that_is_down_or_gone_is_restored_and_its_peer_too() {
     assert_eq!(told["kept"], Value::Null, "{told}");
     assert_eq!(counts(&cluster, "luego"), [(1_028, 0); 2]);
     assert_whole(&cluster);
+
+    // What it held while it was being rebuilt is no state to go back to: it was some part of it.
+    let mark = |text: &str| {
+        let sql = format!("COMMENT ON SCHEMA imdb_ha IS {text}");
+        cluster.sql("master1").batch_execute(&sql).expect("mark");
+    };
+    mark("'imdb-ha rejoin has not ended'");
+    let halfway = moment();
+    mark("NULL");
+    let told = refused(&cluster, &["master1", "--to", &halfway, "--yes"]);
+    assert!(told.contains("was being rebuilt from master2"), "{told}");
+    assert!(told.contains("nothing was changed"), "{told}");
+    assert_whole(&cluster);
 }
