@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Time that pgBackRest gets to say what backups there are: some 30 ms on a local disk.
 pub const BACKUP_ASK: Duration = Duration::from_secs(20);
 
+/// Characters of an answer of pgBackRest that are shown when it cannot be used: its beginning says why, and the rest may be garbage.
+pub const BACKUP_ANSWER_SHOWN: usize = 300;
+
 /// Time for making or upgrading a stanza, some 50 ms; it waits for a lock and a checkpoint at the worst.
 pub const BACKUP_STANZA: Duration = Duration::from_secs(90);
 
