@@ -161,6 +161,16 @@ fn backups_are_made_by_themselves_and_when_somebody_asks() {
     kill(stopped, Signal::SIGCONT).expect("let it go on");
     assert_eq!(outcome(&cluster, &job)["backup"]["type"], "diff");
 
+    // One that fails is told to whoever asked, and is no failure of the schedule.
+    let job = ask_in_turn(&cluster, "master1", "diff");
+    kill(stop_backup(&cluster), Signal::SIGKILL).expect("kill the backup");
+    let ended = outcome(&cluster, &job);
+    assert_eq!(ended["state"], "failed", "{ended}");
+    assert_eq!(ended["failure"]["class"], "interrupted", "{ended}");
+    let status = cluster.get("/status").body["backups"].clone();
+    assert_ne!(status["state"], "failing", "{status}");
+    assert_eq!(status["last_failure"], Value::Null, "{status}");
+
     // Somebody else's backup is noticed too.
     let by_hand = Cell::new(Value::Null);
     wait_until("the command has its turn", || {

@@ -230,6 +230,22 @@ fn the_manual_s_cycle_is_in_info_and_in_every_key_and_survives_the_loss_of_redis
             .query::<bool>(&mut redis)
             .expect("EXISTS")
     );
+    // What somebody made something else of is made anew: what had expired is gone from a history, and nothing else.
+    for key in ["history:imdb-master1", "metadata:imdb-master1", "keys"] {
+        redis::cmd("SET")
+            .arg(format!("pgbackrest:{key}"))
+            .arg("x")
+            .query::<()>(&mut redis)
+            .expect("SET");
+    }
+    let mark = "pgbackrest:fingerprint";
+    let replaced = redis::pipe().del(mark).sadd(mark, "x").to_owned();
+    replaced.query::<()>(&mut redis).expect("SADD");
+    redis::cmd("DEL")
+        .arg("pgbackrest:theirs")
+        .query::<()>(&mut redis)
+        .expect("DEL");
+    wait_until("everything is what it was", || dump(&mut redis) == before);
 }
 
 #[test]

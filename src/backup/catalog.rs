@@ -69,28 +69,44 @@ impl Catalog {
         let index = format!("{}:keys", self.prefix);
         let ours: BTreeSet<&String> = keys.values.keys().chain(keys.hashes.keys()).collect();
         let fingerprint = fingerprint(keys);
-        let mut look = redis::pipe();
-        look.cmd("GET").arg(&mark).cmd("SMEMBERS").arg(&index);
-        // Without an argument it would be an error.
-        let all: Vec<&String> = ours.iter().copied().chain(keys.histories.keys()).collect();
-        // Without the index nobody would know what to remove later.
-        look.cmd("EXISTS").arg(&mark).arg(&index).arg(&all);
-        let (seen, indexed, there): (Option<String>, BTreeSet<String>, usize) =
-            look.query(&mut redis)?;
-        if seen.as_ref() == Some(&fingerprint) && there == all.len() + 2 {
+        let expected: Vec<(&String, &str)> = [(&mark, "string"), (&index, "set")]
+            .into_iter()
+            .chain(keys.values.keys().map(|key| (key, "string")))
+            .chain(keys.hashes.keys().map(|key| (key, "hash")))
+            .chain(keys.histories.keys().map(|key| (key, "list")))
+            .collect();
+        let sound = sound(&mut redis, &expected)?;
+        let seen: Option<String> = match sound.contains(&mark) {
+            true => redis::cmd("GET").arg(&mark).query(&mut redis)?,
+            false => None,
+        };
+        if sound.len() == expected.len() && seen.as_ref() == Some(&fingerprint) {
             return Ok(false);
         }
+        let indexed: BTreeSet<String> = match sound.contains(&index) {
+            true => redis::cmd("SMEMBERS").arg(&index).query(&mut redis)?,
+            false => BTreeSet::new(),
+        };
         let mut histories = Vec::new();
         for (key, newest_first) in &keys.histories {
-            let old: Vec<String> = redis::cmd("LRANGE")
-                .arg(key)
-                .arg(0)
-                .arg(limits::HISTORY_OF_BACKUPS_MAX - 1)
-                .query(&mut redis)?;
+            let old: Vec<String> = match sound.contains(key) {
+                true => {
+                    let mut command = redis::cmd("LRANGE");
+                    command
+                        .arg(key)
+                        .arg(0)
+                        .arg(limits::HISTORY_OF_BACKUPS_MAX - 1)
+                        .query(&mut redis)?
+                }
+                false => Vec::new(),
+            };
             histories.push((key, merged(newest_first, old)));
         }
         let mut all = redis::pipe();
         all.atomic();
+        if !sound.contains(&index) {
+            all.cmd("DEL").arg(&index).ignore();
+        }
         // What is said about a master that could not be asked stays.
         let gone = |key: &&String| keys.whole && !ours.contains(key);
         for key in indexed.iter().filter(gone) {
@@ -115,6 +131,22 @@ impl Catalog {
         all.query::<()>(&mut redis)?;
         Ok(true)
     }
+}
+
+/// The keys that are there and are what they should be. Another one holds nothing of ours, and to ask it for a value is an error
+/// that would come again for ever.
+fn sound<'a>(
+    redis: &mut redis::Connection,
+    expected: &[(&'a String, &str)],
+) -> redis::RedisResult<BTreeSet<&'a String>> {
+    let mut look = redis::pipe();
+    for (key, _) in expected {
+        look.cmd("TYPE").arg(key);
+    }
+    let types: Vec<String> = look.query(redis)?;
+    let both = expected.iter().zip(types);
+    let sound = both.filter(|((_, expected), found)| expected == found);
+    Ok(sound.map(|((key, _), _)| *key).collect())
 }
 
 /// Tells one content of the catalogue from another.

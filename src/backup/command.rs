@@ -179,6 +179,8 @@ impl Place {
         }
         let said = [ended.err.as_slice(), ended.out.as_slice()].concat();
         let said = String::from_utf8_lossy(&said);
+        // What was deciphered with another passphrase has bytes that a terminal obeys.
+        let said = said.replace(|letter: char| letter.is_control() && letter != '\n', "?");
         let class = match code {
             // setpriv's own word for a program that is not there.
             Some(127) => Class::NotInstalled,

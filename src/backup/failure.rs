@@ -48,7 +48,7 @@ pub const CLASSES: &[Row] = &[
     Row { class: Class::NodeDown, name: "node-down", exits: &[49, 56, 57, 27], words: &[], retry: true, hint: "the master does not answer" },
     Row { class: Class::ArchiveBroken, name: "archive-broken", exits: &[44, 45, 68, 82, 87, 103], words: &[], retry: true, hint: "WAL does not get into the repository; see the master's log" },
     Row { class: Class::StanzaMismatch, name: "stanza-mismatch", exits: &[28, 51, 55, 58], words: &[], retry: true, hint: "the repository belongs to another data folder, or to none yet; `imdb-ha backup bootstrap` mends that" },
-    Row { class: Class::Passphrase, name: "passphrase", exits: &[95], words: &[], retry: false, hint: "the repository was made with another passphrase" },
+    Row { class: Class::Passphrase, name: "passphrase", exits: &[95], words: &["FormatError", "CryptoError", "unable to flush"], retry: false, hint: "the repository was made with another passphrase" },
     Row { class: Class::NoBackup, name: "no-backup", exits: &[75], words: &[], retry: false, hint: "no backup ended before that time" },
     Row { class: Class::Configuration, name: "configuration", exits: &[29, 31, 32, 37], words: &[], retry: false, hint: "mend pgbackrest.conf" },
     Row { class: Class::Interrupted, name: "interrupted", exits: &[63], words: &[], retry: true, hint: "it was ended before its time" },
@@ -81,6 +81,24 @@ impl Class {
             .find(fits)
             .map_or(Class::Other, |row| row.class)
     }
+}
+
+/// The beginning of what a program said, for people: what was deciphered wrongly has bytes that a terminal obeys.
+pub fn printable(said: &str, most: usize) -> String {
+    let said = said.trim();
+    let mut shown: String = said
+        .chars()
+        .take(most)
+        .map(|letter| match letter {
+            '\n' => ' ',
+            letter if letter.is_control() => '?',
+            letter => letter,
+        })
+        .collect();
+    if said.chars().nth(most).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Something that did not work.

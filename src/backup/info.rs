@@ -1,6 +1,8 @@
 //! What `pgbackrest info --output=json` says, as far as it is used here.
 
 use super::Kind;
+use super::failure::printable;
+use crate::limits;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::Value;
@@ -100,14 +102,22 @@ pub fn parse(text: &str, stanza: &str) -> anyhow::Result<Stanza> {
         true => 0,
         false => text.find("\n[").map_or(text.len(), |at| at + 1),
     };
-    let all: Value = serde_json::from_str(&text[at..])
-        .with_context(|| format!("understand what pgbackrest info said: {}", text.trim()))?;
+    // What it deciphered with another passphrase it repeats as it is, and bytes like those are no JSON.
+    let json = text[at..].replace(|byte| byte < ' ' && byte != '\n', "?");
+    let shown = || printable(text, limits::BACKUP_ANSWER_SHOWN);
+    let all: Value = serde_json::from_str(&json)
+        .with_context(|| format!("understand what pgbackrest info said: {}", shown()))?;
     let found = all.as_array().into_iter().flatten();
     let Some(of) = found.into_iter().find(|entry| entry["name"] == stanza) else {
-        bail!("pgbackrest info says nothing of {stanza}: {}", text.trim());
+        bail!("pgbackrest info says nothing of {stanza}: {}", shown());
     };
     let status = &of["status"];
-    let said = status["message"].as_str().unwrap_or("without a message");
+    // "other" is what it says of a stanza of which each repository has its own reason.
+    let of_repository = &of["repo"][0]["status"]["message"];
+    let said = of_repository.as_str().or(status["message"].as_str());
+    let said = said.map_or("without a message".to_string(), |said| {
+        printable(said, limits::BACKUP_ANSWER_SHOWN)
+    });
     let state = match status["code"].as_i64() {
         Some(0) => State::Ready,
         Some(2) => State::NoBackup,
@@ -127,6 +137,7 @@ pub fn parse(text: &str, stanza: &str) -> anyhow::Result<Stanza> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::failure::Class;
     use super::*;
 
     /// As pgBackRest 2.55.1 wrote it, with block incremental on, which leaves `size` out of `repository`.
@@ -159,5 +170,25 @@ mod tests {
         assert!(matches!(of(99), State::Unreadable(_)));
         assert!(parse("[]", "imdb-master1").is_err());
         assert!(parse("", "imdb-master1").is_err());
+    }
+
+    #[test]
+    fn another_passphrase_is_told_from_the_bytes_that_it_makes() {
+        // As it was written, with the garbage cut short.
+        let text = "[{\"archive\":[],\"backup\":[],\"cipher\":\"aes-256-cbc\",\"db\":[],\"name\":\"imdb-master1\",\"repo\":[{\
+            \"cipher\":\"aes-256-cbc\",\"key\":1,\"status\":{\"code\":99,\"message\":\"[FormatError] unable to load info file '/b/backup.info':\\n\
+            FormatError: key/value found outside of section at line 1: \u{1}\u{b}\u{fffd}\t\u{1b}[2J\\nHINT: has a stanza-create been performed?\"}}],\
+            \"status\":{\"code\":99,\"lock\":{\"backup\":{\"held\":false}},\"message\":\"other\"}}]";
+        let State::Unreadable(why) = parse(text, "imdb-master1").expect("JSON").state else {
+            panic!("it was read");
+        };
+        assert!(why.starts_with("[FormatError] unable to load"), "{why}");
+        assert!(!why.contains(|byte: char| byte.is_control()), "{why:?}");
+        assert_eq!(Class::of(Some(0), &why), Class::Passphrase);
+
+        let garbage = format!("[\u{1b}{}", "x".repeat(5_000));
+        let error = parse(&garbage, "imdb-master1").expect_err("no JSON");
+        let error = format!("{error:#}");
+        assert!(error.len() < 600 && !error.contains('\u{1b}'), "{error}");
     }
 }

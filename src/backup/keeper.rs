@@ -315,11 +315,12 @@ impl Shared {
                 Ok((stanza, entries)) => {
                     let present = Present::of(node, &stanza).entries(&entries);
                     let newest = present.last().map_or(0, |entry| entry.stop);
-                    // Whoever made it, by which way ever: it works.
+                    // Whoever made it, by which way ever: it works. Of one from a time to come nobody knows when that was.
+                    let since = |at: i64| at < newest && newest <= now();
                     if state
                         .setbacks
                         .of(node, Aim::Backup)
-                        .is_some_and(|setback| setback.at < newest)
+                        .is_some_and(|setback| since(setback.at))
                     {
                         state.setbacks.clear(node, Aim::Backup);
                     }
@@ -392,7 +393,9 @@ impl Shared {
             archiving: NodeId::BOTH.map(|node| state.archiving[node.index()].as_ref()),
             holes: NodeId::BOTH.map(|node| state.holes[node.index()].as_ref()),
         });
-        if now < state.busy_until {
+        // Further ahead, the clock has been set back since.
+        let ahead = state.busy_until - now;
+        if ahead > 0 && ahead <= limits::BACKUP_BUSY_PAUSE.as_secs() as i64 {
             for due in agenda.iter_mut().filter(|due| due.held.is_none()) {
                 due.held = Some("somebody else has the backups in hand".to_string());
             }

@@ -10,6 +10,7 @@ pub mod days;
 pub mod drill;
 pub mod drill_report;
 pub mod entry;
+pub mod expiry;
 pub mod failure;
 pub mod info;
 pub mod keep;

@@ -5,7 +5,8 @@ use super::command::{GiveUp, Place};
 use super::entry::Entry;
 use super::failure::{Class, Failure};
 use super::info::{Stanza, State};
-use super::stanza;
+use super::wal::Present;
+use super::{expiry, stanza};
 use crate::cluster::NodeId;
 use crate::limits;
 use nix::fcntl::{Flock, FlockArg};
@@ -101,18 +102,6 @@ fn of(node: NodeId, stanza: &Stanza, repository: &str) -> Vec<Entry> {
         .collect()
 }
 
-/// Whether nothing may expire with the next backup: a restore has failed and no full backup since has been restored, so what is
-/// older may be all that is good. It ends when there are so many that the repository could fill up.
-fn keeps_all(entries: &[Entry]) -> bool {
-    let failed = entries.iter().rposition(Entry::has_failed);
-    let Some(failed) = failed else { return false };
-    let full = |entry: &&Entry| entry.kind == Kind::Full;
-    let restored = |entry: &Entry| entry.verified.as_ref().is_some_and(|verified| verified.ok);
-    let mut since = entries[failed..].iter().filter(full);
-    let fulls = entries.iter().filter(full).count();
-    !since.any(restored) && fulls < limits::BACKUP_FULLS_KEPT
-}
-
 /// What is wanted.
 pub struct Wanted<'a> {
     pub node: NodeId,
@@ -134,7 +123,8 @@ pub fn backup(
 ) -> Result<Entry, Failure> {
     let node = wanted.node;
     let doing = format!("make a backup ({}) of", wanted.kind);
-    let before = place.info(node)?;
+    // Of a repository that cannot be read nothing would be known, and an old backup taken for the new one.
+    let (before, entries) = place.known(node)?;
     if before.state == State::Missing {
         stanza::ensure(place, node, true)?;
     }
@@ -147,25 +137,34 @@ pub fn backup(
         }
         give_up()
     };
-    let mut arguments = vec![format!("--type={}", wanted.kind)];
-    for (name, value) in wanted.notes {
-        arguments.push(format!("--annotation={name}={value}"));
-    }
-    if keeps_all(&of(node, &before, "")) {
-        arguments.push("--no-expire-auto".to_string());
-    }
-    arguments.push("backup".to_string());
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let run = || place.run(node, &doing, &arguments, limits::BACKUP_RUN, &give_up);
-    let outcome = match run() {
-        // The master got a new data folder since.
+    let notes = wanted
+        .notes
+        .iter()
+        .map(|(name, value)| format!("--annotation={name}={value}"));
+    let run = |clear: bool| {
+        let mut arguments = vec![format!("--type={}", wanted.kind)];
+        arguments.extend(notes.clone());
+        arguments.extend((!clear).then(|| "--no-expire-auto".to_string()));
+        arguments.push("backup".to_string());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        place.run(node, &doing, &arguments, limits::BACKUP_RUN, &give_up)
+    };
+    let present = Present::of(node, &before).entries(&entries);
+    // pgBackRest makes a full one where there is none that another could rest on.
+    let full = wanted.kind == Kind::Full || !present.iter().any(|entry| entry.kind == Kind::Full);
+    let clear = expiry::may_run(place, node, &entries, full);
+    let outcome = match run(clear) {
+        // The master got a new data folder since, so whatever is made is a full one.
         Err(failure) if failure.class == Class::StanzaMismatch => {
             stanza::ensure(place, node, true)?;
-            run()
+            run(expiry::may_run(place, node, &entries, true))
         }
         outcome => outcome,
     };
     let after = place.entries(node)?;
+    if !clear {
+        expiry::thin_out(place, node, &after);
+    }
     let new = after
         .into_iter()
         .rfind(|entry| before.backup(&entry.label).is_none());
@@ -180,53 +179,5 @@ pub fn backup(
             let cause = format!("pgBackRest is content, and there is none: {}", said.trim());
             Err(Failure::new(Class::Other, node, &doing, cause))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::entry::Verified;
-    use super::super::entry::tests::entry;
-    use super::*;
-
-    #[test]
-    fn nothing_expires_while_what_is_older_may_be_all_that_is_good() {
-        let full = |label: &str, ok: Option<bool>| {
-            let verified = ok.map(|ok| Verified {
-                ok,
-                at: String::new(),
-                seconds: 1.0,
-                checked: vec![],
-                error: None,
-            });
-            Entry {
-                verified,
-                ..entry(label, Kind::Full, 10, &[])
-            }
-        };
-        let (good, bad, untried) = (
-            full("G", Some(true)),
-            full("B", Some(false)),
-            full("U", None),
-        );
-        let all = |entries: &[&Entry]| {
-            let entries: Vec<Entry> = entries.iter().map(|entry| (*entry).clone()).collect();
-            keeps_all(&entries)
-        };
-        assert!(!all(&[]));
-        assert!(!all(&[&good, &untried]));
-        assert!(all(&[&good, &bad]));
-        assert!(all(&[&good, &bad, &untried]));
-        assert!(!all(&[&good, &bad, &untried, &good]));
-        assert!(all(&[&bad, &good, &bad]));
-        let incr = Entry {
-            kind: Kind::Incr,
-            ..good.clone()
-        };
-        assert!(
-            all(&[&good, &bad, &incr]),
-            "it proves nothing of a full one"
-        );
-        assert!(!all(&[&good, &bad, &bad, &bad, &bad, &bad]));
     }
 }

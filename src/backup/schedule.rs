@@ -49,7 +49,7 @@ impl Due {
     }
 }
 
-/// A task with the time after which one that cannot be mended by itself is tried again.
+/// A task with the time after which it is tried again at the latest, whatever its failure was.
 struct Wish {
     task: Task,
     at: i64,
@@ -117,24 +117,25 @@ pub fn shortest(plan: Plan) -> Option<Duration> {
 fn due(situation: &Situation, node: NodeId, wish: Wish) -> Due {
     let able = &situation.able[node.index()];
     let setback = situation.setbacks.of(node, wish.task.aim());
-    let after = setback.and_then(|setback| {
-        let retry = setback.failure.class.row().retry;
+    let not_before = setback.and_then(|setback| {
         let back_since = able.as_ref().is_ok_and(|since| *since > setback.at);
-        match retry {
-            true if back_since => None,
-            true => Some(setback.at + seconds(pause(setback.times))),
-            false => Some(setback.at + seconds(wish.again)),
-        }
+        let pause = match setback.failure.class.row().retry {
+            true if back_since => return None,
+            true => pause(setback.times),
+            // Nobody tells us when they have mended it.
+            false => longest_pause().min(wish.again),
+        };
+        Some(after(setback.at, pause, situation.now))
     });
-    let (at, why) = match (after, setback) {
-        (Some(after), Some(setback)) if after > wish.at => {
+    let (at, why) = match (not_before, setback) {
+        (Some(not_before), Some(setback)) if not_before > wish.at => {
             let name = setback.failure.class.row().name;
             let times = match setback.times {
                 1 => String::new(),
                 times => format!(", {times} times in a row"),
             };
             (
-                after,
+                not_before,
                 format!("{}; the last try failed ({name}{times})", wish.why),
             )
         }
@@ -160,9 +161,13 @@ fn seconds(time: Duration) -> i64 {
     time.as_secs() as i64
 }
 
-/// When something is due that was done last at `last`. A time to come is a clock that was wrong, and is not waited for.
+/// When something is due that was done last at `last`. What lies so far in the time to come was written by a clock that was wrong,
+/// or this one is: nothing waits for that time, and when pgBackRest cannot work with it, a person hears of it.
 fn after(last: i64, every: Duration, now: i64) -> i64 {
-    last.min(now) + seconds(every)
+    match last - now > seconds(every) {
+        true => now,
+        false => last + seconds(every),
+    }
 }
 
 fn backup(situation: &Situation, entries: &[Entry]) -> Option<Wish> {
@@ -266,11 +271,12 @@ fn every(intervals: [Option<Duration>; 3], entries: &[Entry], now: i64) -> Optio
 }
 
 /// Our own backups are looked after at once, those of others when they have had time for more of them.
-fn settled(entry: &Entry) -> i64 {
-    match entry.because.as_deref() {
-        Some("schedule") => entry.stop,
-        _ => entry.stop + seconds(limits::BACKUP_SETTLE),
-    }
+fn settled(entry: &Entry, now: i64) -> i64 {
+    let pause = match entry.because.as_deref() {
+        Some("schedule") => Duration::ZERO,
+        _ => limits::BACKUP_SETTLE,
+    };
+    after(entry.stop, pause, now)
 }
 
 fn seal(situation: &Situation, entries: &[Entry]) -> Option<Wish> {
@@ -281,7 +287,7 @@ fn seal(situation: &Situation, entries: &[Entry]) -> Option<Wish> {
         task: Task::Seal {
             label: newest.label.clone(),
         },
-        at: settled(newest),
+        at: settled(newest, situation.now),
         why: "what it must hold has not been recorded".to_string(),
         again: longest_pause(),
     })
@@ -304,7 +310,7 @@ fn drill(situation: &Situation, entries: &[Entry]) -> Option<Wish> {
             task: Task::Drill {
                 label: full.label.clone(),
             },
-            at: settled(full),
+            at: settled(full, situation.now),
             why: "a full backup that has not been restored yet".to_string(),
             again: longest_pause(),
         });
@@ -314,8 +320,8 @@ fn drill(situation: &Situation, entries: &[Entry]) -> Option<Wish> {
             label: newest.label.clone(),
         },
         at: match tried {
-            Some(at) => after(at, every, situation.now).max(settled(newest)),
-            None => settled(newest),
+            Some(at) => after(at, every, situation.now).max(settled(newest, situation.now)),
+            None => settled(newest, situation.now),
         },
         why: format!("a trial restore every {}", span(every)),
         again: every,
@@ -486,13 +492,49 @@ mod tests {
 
     #[test]
     fn a_wrong_clock_does_not_end_the_backups() {
-        let case = Case::new(&[done("F", Kind::Full, -10_000)], &[]);
-        let next = case.agenda();
-        let next = next
-            .iter()
-            .find(|due| due.node == NodeId::Master1)
-            .expect("one");
-        assert_eq!(next.at, NOW + 6 * HOUR);
+        let fresh = [done("x", Kind::Full, 0)];
+        let mut case = Case::new(&[done("F", Kind::Full, -10_000)], &fresh);
+        assert_eq!(case.first(), Some((NodeId::Master1, "full")));
+        // It did not work, and the clock is set back once more: that is no time to wait for either.
+        case.fail(Class::Other, 0);
+        assert_eq!(case.first(), None);
+        case.now -= HOUR;
+        assert_eq!(case.first(), Some((NodeId::Master1, "full")));
+        // A backup of somebody else's is looked after, and tried, as well.
+        let theirs = Entry {
+            because: None,
+            seal: None,
+            ..done("F", Kind::Full, -10)
+        };
+        let mut case = Case::new(&[theirs], &fresh);
+        assert_eq!(case.first(), Some((NodeId::Master1, "seal")));
+        case.drill_every = hours(1);
+        let agenda = case.agenda();
+        let drill = agenda.iter().find(|due| due.task.name() == "drill");
+        assert!(drill.is_some_and(|due| due.at <= NOW));
+        // A moment ahead is only a clock that was put right.
+        let case = Case::new(&[done("F", Kind::Full, -1)], &fresh);
+        assert_eq!(case.first(), None);
+    }
+
+    #[test]
+    fn what_a_person_may_have_mended_is_tried_again_before_long() {
+        let fresh = [done("F", Kind::Full, 0)];
+        let mut case = Case::new(&[done("F", Kind::Full, 200)], &fresh);
+        case.fail(Class::WrongUser, 59 * 60);
+        assert_eq!(case.first(), None);
+        case.now += 60;
+        assert_eq!(case.first(), Some((NodeId::Master1, "full")));
+        // Not later than the next one would be.
+        case.plan = Plan::Every {
+            full: Some(Duration::from_secs(30)),
+            diff: None,
+            incr: None,
+        };
+        case.fail(Class::WrongUser, 30);
+        let agenda = case.agenda();
+        let due = agenda.iter().find(|due| due.node == NodeId::Master1);
+        assert_eq!(due.map(|due| due.at), Some(case.now));
     }
 
     #[test]
@@ -517,12 +559,12 @@ mod tests {
             "{:?}",
             case.agenda()[0]
         );
-        // What trying does not mend waits for its next turn.
+        // What trying does not mend waits for as long from the first time on.
         case.setbacks.clear(NodeId::Master1, Aim::Backup);
         case.fail(Class::Passphrase, 0);
         let agenda = case.agenda();
         let due = agenda.iter().find(|due| due.node == NodeId::Master1);
-        assert_eq!(due.map(|due| due.at), Some(case.now + 168 * HOUR));
+        assert_eq!(due.map(|due| due.at), Some(case.now + HOUR));
     }
 
     #[test]

@@ -112,6 +112,8 @@ pub(super) fn serve(shared: &Shared, job: Job) {
         Err(failure) if task::is_busy(failure) => {
             state.busy_until = at + limits::BACKUP_BUSY_PAUSE.as_secs() as i64;
         }
+        // Whoever asked is told. The schedule has not failed, and would not try again for a long time, if ever.
+        Err(_) if job.because == "asked" && aim == Aim::Backup => {}
         Err(failure) => state.setbacks.add(node, aim, failure.clone(), at),
     }
     let all = state.all[node.index()].clone().unwrap_or_default();
@@ -163,7 +165,7 @@ fn tell(job: &Job, outcome: &Result<Reached, Failure>) {
             );
         }
         Ok(Reached::Sealed) => log::info!(
-            "{node}: what {:?} must hold is recorded",
+            "{node}: what {} must hold is recorded",
             job.task.label().unwrap_or("")
         ),
         Ok(Reached::Tried(verified)) => {

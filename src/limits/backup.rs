@@ -5,8 +5,14 @@ use std::time::Duration;
 /// Time that pgBackRest gets to say what backups there are: some 30 ms on a local disk.
 pub const BACKUP_ASK: Duration = Duration::from_secs(20);
 
+/// Characters of an answer of pgBackRest that are shown when it cannot be used: its beginning says why, and the rest may be garbage.
+pub const BACKUP_ANSWER_SHOWN: usize = 300;
+
 /// Time for making or upgrading a stanza, some 50 ms; it waits for a lock and a checkpoint at the worst.
 pub const BACKUP_STANZA: Duration = Duration::from_secs(90);
+
+/// Time for clearing one backup away, whose files are many and quickly removed.
+pub const BACKUP_EXPIRE: Duration = Duration::from_secs(600);
 
 /// Time for one backup. pgBackRest itself gives up on a master or a disk that is silent much earlier.
 pub const BACKUP_RUN: Duration = Duration::from_secs(24 * 3_600);
@@ -114,7 +120,7 @@ pub const BACKUP_DRILL_YIELDS: Duration = Duration::from_secs(3_600);
 /// an hour, and nothing else could be done meanwhile.
 pub const BACKUP_AWAY_MS: u64 = 30_000;
 
-/// Full backups that are kept at most when nothing may expire, because a restore has failed.
+/// Full backups that are kept at most when nothing may expire by itself, because the one to go back to would be next.
 pub const BACKUP_FULLS_KEPT: usize = 6;
 
 /// Ended jobs of which the outcome is still known.
