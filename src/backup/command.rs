@@ -66,8 +66,8 @@ impl Place {
     /// When no place is configured.
     pub fn needed(config: &Config) -> anyhow::Result<Place> {
         Place::of(config)?.context(
-            "there are no backups here: no local cluster is running, and BACKUP_CONFIG_DIR names no folder \
-             with master1/pgbackrest.conf and master2/pgbackrest.conf",
+            "there are no backups here: no local cluster with backups is running (pgBackRest must be installed), and \
+             BACKUP_CONFIG_DIR names no folder with master1/pgbackrest.conf and master2/pgbackrest.conf",
         )
     }
 
