@@ -138,7 +138,7 @@ fn name(path: &Path) -> &str {
 
 /// No folder, no process, and no timeline of its own in the repository.
 fn nothing_is_left(cluster: &Cluster) {
-    let folder = format!("{}/pgbackrest/drill", cluster.data);
+    let folder = format!("{}/pgbackrest/master1/drill", cluster.data);
     assert!(!Path::new(&folder).exists(), "{folder} is there still");
     for file in archive(cluster) {
         assert!(
@@ -327,8 +327,17 @@ fn a_killed_one_is_cleared_away(cluster: &Cluster, label: &str) {
     fs::create_dir(&root).expect("a folder");
     fs::create_dir(&sockets).expect("a folder");
     for node in ["master1", "master2"] {
-        let configuration = format!("{}/pgbackrest/{node}", cluster.data);
-        std::os::unix::fs::symlink(configuration, root.join(node)).expect("a link");
+        let original = PathBuf::from(format!("{}/pgbackrest/{node}", cluster.data));
+        let text = fs::read_to_string(original.join("pgbackrest.conf")).expect("a configuration");
+        let spool = format!("spool-path={}", original.join("spool").display());
+        let text = text.replace(
+            &spool,
+            &format!("spool-path={}", root.join("spool").display()),
+        );
+        fs::create_dir(root.join(node)).expect("a folder");
+        fs::write(root.join(node).join("pgbackrest.conf"), text).expect("a configuration");
+        let passphrase = original.join("conf.d");
+        std::os::unix::fs::symlink(passphrase, root.join(node).join("conf.d")).expect("a link");
     }
     let command = || {
         let mut command = clean_command();

@@ -76,9 +76,11 @@ impl Place {
         self.folder.join(node.name())
     }
 
-    /// The folder that holds what is shared by both masters.
-    pub fn root(&self) -> &Path {
-        &self.folder
+    /// The folder in which there is room for work on a master, beside its spool; that of the configuration may be read-only.
+    pub fn scratch(&self, node: NodeId) -> PathBuf {
+        let spool = self.option(node, "spool-path").map(PathBuf::from);
+        let beside = spool.as_deref().and_then(Path::parent);
+        beside.unwrap_or(&self.folder).to_path_buf()
     }
 
     /// As whom everything runs that touches a data folder.

@@ -186,7 +186,7 @@ impl Drill<'_> {
 
     /// Restores it, checks what came out, and removes that again in any case.
     fn restored(&mut self, until: Until) -> Result<(), Trouble> {
-        let folder = self.place.root().join("drill");
+        let folder = self.place.scratch(self.entry.node).join("drill");
         let scratch = Scratch::new(self.place, self.config, self.entry.node, &folder);
         let mut scratch = scratch.map_err(|error| self.untried(&error))?;
         let outcome = self

@@ -9,9 +9,13 @@ use super::wal::Present;
 use super::{expiry, stanza};
 use crate::cluster::NodeId;
 use crate::limits;
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::Context;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Bytes copied so far, of how many.
@@ -22,18 +26,45 @@ pub struct Claim {
     _lock: Flock<File>,
 }
 
+/// pgBackRest's own choice where `lock-path` is not set.
+const LOCKS: &str = "/tmp/pgbackrest";
+
+/// Not `.lock`, which is what pgBackRest takes for its own and may clear away.
+const CLAIM: &str = "imdb-ha.claim";
+
 impl Place {
+    /// The file of the claim, among the locks of pgBackRest: the folder of the configuration may be read-only.
+    fn lock_file(&self) -> anyhow::Result<File> {
+        let folder = self.option(NodeId::Master1, "lock-path");
+        let folder = PathBuf::from(folder.unwrap_or_else(|| LOCKS.to_string()));
+        if !folder.exists() {
+            self.owner().make_folder(&folder)?;
+        }
+        let path = folder.join(CLAIM);
+        // No link is followed: the folder may be one in which others can make files.
+        let open = |how: &mut OpenOptions| how.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path);
+        match open(OpenOptions::new().append(true).create_new(true)) {
+            Ok(file) => {
+                self.owner().give(&path)?;
+                return Ok(file);
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("make {}", path.display())),
+        }
+        open(OpenOptions::new().append(true))
+            // A lock needs no more than that, and somebody else may have made it.
+            .or_else(|_| open(OpenOptions::new().read(true)))
+            .with_context(|| format!("open {}", path.display()))
+    }
+
     /// Claims the backups, for one piece of work at a time.
     ///
     /// # Errors
     /// [`Class::Busy`] when somebody else has claimed them.
     pub fn claim(&self, node: NodeId, doing: &str) -> Result<Claim, Failure> {
-        let path = self.root().join("backup.lock");
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|error| {
-            let cause = format!("open {}: {error}", path.display());
-            Failure::new(Class::WrongUser, node, doing, cause)
-        })?;
+        let file = self
+            .lock_file()
+            .map_err(|error| Failure::new(Class::WrongUser, node, doing, format!("{error:#}")))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Claim { _lock: lock }),
             Err(_) => {
@@ -179,5 +210,43 @@ pub fn backup(
             let cause = format!("pgBackRest is content, and there is none: {}", said.trim());
             Err(Failure::new(Class::Other, node, &doing, cause))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::programs::Owner;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_claim_is_one_for_both_masters_and_lies_among_the_locks() {
+        let root = std::env::temp_dir().join(format!("imdb-ha-claim-{}", std::process::id()));
+        let (configuration, locks) = (root.join("configuration"), root.join("run/locks"));
+        fs::create_dir_all(configuration.join("master1")).expect("a folder");
+        let text = format!("[global]\nlock-path={}\n", locks.display());
+        fs::write(configuration.join("master1/pgbackrest.conf"), text).expect("a file");
+        let place = Place::at(&configuration, Owner::find().expect("an owner"));
+        let claim = |node| place.claim(node, "try").map_err(|failure| failure.class);
+
+        let held = claim(NodeId::Master1).expect("nobody has it");
+        assert_eq!(claim(NodeId::Master2).err(), Some(Class::Busy));
+        drop(held);
+        let file = locks.join(CLAIM);
+        let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+        fs::set_permissions(&file, read_only).expect("its permissions");
+        assert!(claim(NodeId::Master2).is_ok());
+        assert_eq!(
+            fs::read_dir(&configuration).expect("a folder").count(),
+            1,
+            "nothing is written beside the configuration"
+        );
+
+        let other = root.join("other");
+        fs::rename(&file, &other).expect("another name");
+        symlink(&other, &file).expect("a link");
+        assert_eq!(claim(NodeId::Master1).err(), Some(Class::WrongUser));
+        fs::remove_dir_all(&root).expect("remove it");
     }
 }
