@@ -5,6 +5,7 @@ use super::layout::Layout;
 use super::master::has_room_for_sockets;
 use super::services::say;
 use crate::backup::command::Place;
+pub use crate::backup::command::is_installed;
 use crate::backup::stanza::{self, Outcome};
 use crate::cluster::NodeId;
 use crate::config::Secret;
@@ -31,13 +32,6 @@ pub struct Archive {
     /// The configuration of this one, and what pgBackRest works with.
     folder: PathBuf,
     repository: PathBuf,
-}
-
-/// Whether pgBackRest is installed. Without it a local cluster runs all the same, without backups.
-pub fn is_installed() -> bool {
-    ["/usr/bin", "/usr/local/bin", "/bin"]
-        .iter()
-        .any(|folder| Path::new(folder).join("pgbackrest").exists())
 }
 
 impl Archive {
