@@ -27,11 +27,20 @@ pub struct Place {
     passwords: [Option<crate::config::Secret>; 2],
 }
 
+/// Where programs are, for those who run as somebody else.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
 /// Asked now and then while something runs: whether nobody wants it any more.
 pub type GiveUp<'a> = &'a dyn Fn() -> bool;
 
 /// For what is short enough to be waited for in any case.
 pub const NEVER: GiveUp<'static> = &|| false;
+
+/// Whether pgBackRest is installed. Without it a local cluster runs all the same, without backups.
+pub fn is_installed() -> bool {
+    let mut folders = PATH.split(':');
+    folders.any(|folder| Path::new(folder).join("pgbackrest").exists())
+}
 
 impl Place {
     /// The place that the configuration names; nothing when it names none.
@@ -65,10 +74,14 @@ impl Place {
     /// # Errors
     /// When no place is configured.
     pub fn needed(config: &Config) -> anyhow::Result<Place> {
-        Place::of(config)?.context(
-            "there are no backups here: no local cluster with backups is running (pgBackRest must be installed), and \
-             BACKUP_CONFIG_DIR names no folder with master1/pgbackrest.conf and master2/pgbackrest.conf",
-        )
+        let why = match is_installed() {
+            true => {
+                "no local cluster is running, and BACKUP_CONFIG_DIR names no folder with \
+                 master1/pgbackrest.conf and master2/pgbackrest.conf"
+            }
+            false => "pgBackRest is not installed; scripts/install.sh installs it",
+        };
+        Place::of(config)?.with_context(|| format!("there are no backups here: {why}"))
     }
 
     /// The folder that holds `pgbackrest.conf` of a master.
@@ -111,7 +124,7 @@ impl Place {
         };
         command
             .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("PATH", PATH)
             .env("LC_ALL", "C.UTF-8");
         self.owner.apply(&mut command);
         command

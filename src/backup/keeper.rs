@@ -373,6 +373,7 @@ impl Shared {
         let mut state = self.lock();
         let readable = |node: NodeId| state.unreadable[node.index()].is_none();
         let present = NodeId::BOTH.map(|node| state.present[node.index()].as_deref());
+        let holes = NodeId::BOTH.map(|node| state.holes[node.index()].as_ref());
         let mut agenda = schedule::agenda(&Situation {
             now,
             plan: backups.plan,
@@ -381,6 +382,7 @@ impl Shared {
             able,
             active: self.board.active(),
             setbacks: &state.setbacks,
+            holes,
         });
         let alarms = alarms::alarms(&alarms::Facts {
             now,
@@ -391,7 +393,7 @@ impl Shared {
             unreadable: NodeId::BOTH.map(|node| state.unreadable[node.index()].as_ref()),
             setbacks: &state.setbacks,
             archiving: NodeId::BOTH.map(|node| state.archiving[node.index()].as_ref()),
-            holes: NodeId::BOTH.map(|node| state.holes[node.index()].as_ref()),
+            holes,
         });
         // Further ahead, the clock has been set back since.
         let ahead = state.busy_until - now;

@@ -5,6 +5,7 @@ use super::Kind;
 use super::days;
 use super::entry::Entry;
 use super::task::{Aim, Setbacks, Task};
+use super::wal::Hole;
 use crate::cluster::NodeId;
 use crate::config::Plan;
 use crate::limits;
@@ -23,6 +24,8 @@ pub struct Situation<'a> {
     pub able: [Result<i64, String>; 2],
     pub active: NodeId,
     pub setbacks: &'a Setbacks,
+    /// WAL that is missing behind the newest backup of each master.
+    pub holes: [Option<&'a Hole>; 2],
 }
 
 /// Something that will be done.
@@ -62,7 +65,7 @@ pub fn agenda(situation: &Situation) -> Vec<Due> {
     let of_node = |node: NodeId| {
         let entries = situation.entries[node.index()]?;
         let wishes = [
-            backup(situation, entries),
+            backup(situation, node, entries),
             seal(situation, entries),
             drill(situation, entries),
         ];
@@ -170,21 +173,25 @@ fn after(last: i64, every: Duration, now: i64) -> i64 {
     }
 }
 
-fn backup(situation: &Situation, entries: &[Entry]) -> Option<Wish> {
+fn backup(situation: &Situation, node: NodeId, entries: &[Entry]) -> Option<Wish> {
     let again = shortest(situation.plan)?;
-    if let Some(failed) = failed_base(entries) {
-        return Some(Wish {
-            task: Task::Backup {
-                kind: Kind::Full,
-                day: None,
-            },
+    let at_once = |kind, why| {
+        Some(Wish {
+            task: Task::Backup { kind, day: None },
             at: situation.now,
-            why: format!(
-                "{} cannot be restored, and the next one would rest on it",
-                failed.label
-            ),
+            why,
             again,
-        });
+        })
+    };
+    if let Some(failed) = failed_base(entries) {
+        let label = &failed.label;
+        let why = format!("{label} cannot be restored, and the next one would rest on it");
+        return at_once(Kind::Full, why);
+    }
+    if let Some(hole) = situation.holes[node.index()] {
+        let first = &hole.first;
+        let why = format!("WAL from {first} on is missing, and no later moment can be restored");
+        return at_once(Kind::Incr, why);
     }
     match situation.plan {
         Plan::Every { full, diff, incr } => every([full, diff, incr], entries, situation.now),
@@ -400,6 +407,7 @@ mod tests {
         entries: [Vec<Entry>; 2],
         able: [Result<i64, String>; 2],
         setbacks: Setbacks,
+        hole: Option<Hole>,
         now: i64,
     }
 
@@ -411,6 +419,7 @@ mod tests {
                 entries: [first.to_vec(), second.to_vec()],
                 able: [Ok(0), Ok(0)],
                 setbacks: Setbacks::default(),
+                hole: None,
                 now: NOW,
             }
         }
@@ -424,6 +433,7 @@ mod tests {
                 able: self.able.clone(),
                 active: NodeId::Master1,
                 setbacks: &self.setbacks,
+                holes: [self.hole.as_ref(), None],
             })
         }
 
@@ -518,6 +528,22 @@ mod tests {
     }
 
     #[test]
+    fn after_missing_wal_moments_can_be_restored_again_from_a_new_backup_on() {
+        let fresh = [done("F", Kind::Full, 0)];
+        let mut case = Case::new(&fresh, &fresh);
+        case.hole = Some(Hole {
+            first: "000000010000000000000002".to_string(),
+            segments: 1,
+        });
+        assert_eq!(case.first(), Some((NodeId::Master1, "incr")));
+        case.fail(Class::ArchiveBroken, 10);
+        assert_eq!(case.first(), None, "WAL does not get there yet");
+        case.setbacks.clear(NodeId::Master1, Aim::Backup);
+        case.plan = Plan::NONE;
+        assert_eq!(case.first(), None, "nothing is scheduled");
+    }
+
+    #[test]
     fn what_a_person_may_have_mended_is_tried_again_before_long() {
         let fresh = [done("F", Kind::Full, 0)];
         let mut case = Case::new(&[done("F", Kind::Full, 200)], &fresh);
@@ -589,6 +615,7 @@ mod tests {
             able: [Ok(0), Ok(0)],
             active: NodeId::Master1,
             setbacks: &setbacks,
+            holes: [None, None],
         });
         assert_eq!(none, []);
     }

@@ -28,6 +28,13 @@ pub struct Hole {
     pub segments: u64,
 }
 
+impl Hole {
+    /// Whether no backup has begun behind it. The names are in the order of the segments.
+    fn is_open(&self, newest_begins: &str) -> bool {
+        self.first.as_str() >= newest_begins
+    }
+}
+
 impl<'a> Present<'a> {
     pub fn of(node: NodeId, known: &'a Stanza) -> Present<'a> {
         let mut stanzas = known.raw.as_array().into_iter().flatten();
@@ -48,11 +55,12 @@ impl<'a> Present<'a> {
         all.iter().filter(is_present).cloned().collect()
     }
 
-    /// The name of its archive, and the segment with which its oldest backup begins.
+    /// The name of its archive, and the segment with which its newest backup begins: what is missing before that can be mended by
+    /// nobody any more, and every later moment can be restored.
     fn archive(&self) -> Option<(&'a str, &'a str)> {
         let name = self.parts("archive").next()?["id"].as_str()?;
-        let oldest = self.parts("backup").next()?;
-        Some((name, oldest["archive"]["start"].as_str()?))
+        let newest = self.parts("backup").last()?;
+        Some((name, newest["archive"]["start"].as_str()?))
     }
 
     fn parts(&self, name: &str) -> impl Iterator<Item = &'a Value> {
@@ -94,6 +102,7 @@ impl WalWatch {
         else {
             return Ok(self.confirmed.clone());
         };
+        self.confirmed = self.confirmed.take().filter(|hole| hole.is_open(from));
         if thinned || recently {
             return Ok(self.confirmed.clone());
         }
@@ -166,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_found_between_the_oldest_backup_and_the_end() {
+    fn a_hole_is_found_between_the_newest_backup_and_the_end() {
         let found = |names: &[&str], from| hole(&listing(names), from, MB16);
         let (one, two, three, five) = (
             "000000010000000000000001",
@@ -175,7 +184,7 @@ mod tests {
             "000000010000000000000005",
         );
         assert_eq!(found(&[one, two, three], one), None);
-        // The order of the listing means nothing, nor does what lies before the oldest backup.
+        // The order of the listing means nothing, nor does what lies before the newest backup.
         assert_eq!(found(&[three, two], two), None);
         assert_eq!(found(&[one, three], three), None);
         let told = |first: &str, segments| {
@@ -188,6 +197,44 @@ mod tests {
         assert_eq!(found(&[one, two, five], one), told(three, 2));
         assert_eq!(found(&[two, three], one), told(one, 1));
         assert_eq!(found(&[], one), None, "nothing has arrived yet");
+    }
+
+    #[test]
+    fn a_backup_behind_a_hole_ends_it() {
+        let known = |newest: &str| {
+            let backup = |start: &str| serde_json::json!({ "database": { "id": 1 }, "archive": { "start": start } });
+            let raw = serde_json::json!([{
+                "name": "imdb-master1",
+                "db": [{ "id": 1 }],
+                "archive": [{ "id": "17-1", "database": { "id": 1 } }],
+                "backup": [backup("000000010000000000000001"), backup(newest)],
+            }]);
+            Stanza {
+                state: super::super::info::State::Ready,
+                backups: vec![],
+                progress: None,
+                raw,
+            }
+        };
+        let names = [
+            "000000010000000000000002",
+            "000000010000000000000004",
+            "000000010000000000000005",
+        ];
+        let found = |newest| {
+            let known = known(newest);
+            let (name, from) = Present::of(NodeId::Master1, &known).archive()?;
+            assert_eq!(name, "17-1");
+            hole(&listing(&names), from, MB16)
+        };
+        let open = found(names[0]).expect("the third is missing");
+        assert!(open.is_open(names[0]));
+        assert_eq!(found(names[1]), None);
+        assert!(!open.is_open(names[1]));
+        assert!(
+            !open.is_open("000000020000000000000003"),
+            "another timeline"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::layout::Layout;
 use super::master::has_room_for_sockets;
 use super::services::say;
 use crate::backup::command::Place;
+use crate::backup::command::is_installed;
 use crate::backup::stanza::{self, Outcome};
 use crate::cluster::NodeId;
 use crate::config::Secret;
@@ -36,8 +37,7 @@ pub struct Archive {
 
 /// Why there can be no backups in this folder, if there can be none. A local cluster runs all the same.
 pub fn is_impossible(layout: &Layout) -> Option<String> {
-    let mut folders = ["/usr/bin", "/usr/local/bin", "/bin"].iter();
-    if !folders.any(|folder| Path::new(folder).join("pgbackrest").exists()) {
+    if !is_installed() {
         return Some("pgBackRest is not installed; scripts/install.sh installs it".to_string());
     }
     let run = layout.run();
