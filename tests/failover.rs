@@ -642,7 +642,7 @@ fn half_a_transaction_of_a_frozen_master_holds_nobody_up() {
         let first = id + try_number * 400_000;
         let many = format!(
             "SET synchronous_commit = local; INSERT INTO public.generos (id_genero, genero) \
-             SELECT i, 'a medias' FROM generate_series({first}, {first} + 199999) AS i"
+             SELECT i, 'a medias' FROM generate_series({first}, {first} + 99999) AS i"
         );
         cluster
             .sql("master1")
@@ -677,8 +677,10 @@ fn half_a_transaction_of_a_frozen_master_holds_nobody_up() {
         });
         cluster.local(&["thaw", "master1"]);
         cluster.wait_state("master1", "up");
-        let compared = cluster.run(&["compare"]);
-        assert!(compared.status.success(), "{compared:?}");
+        // The rest of it takes its time on a busy machine.
+        wait_until("the masters are equal", || {
+            cluster.run(&["compare"]).status.success()
+        });
         return;
     }
 }
