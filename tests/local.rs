@@ -79,8 +79,8 @@ fn up_down_and_up_again_keep_the_data_and_leave_no_process() {
     );
     assert_eq!(
         said(&up).matches("\n  curl ").count(),
-        5,
-        "five lines to try: {}",
+        6,
+        "six lines to try: {}",
         said(&up)
     );
 
