@@ -222,11 +222,29 @@ fn both_masters_go_back_to_a_moment_wherever_the_restore_is_interrupted() {
             Vec::<String>::new()
         );
     }
-    // What was ended is not ended once more: the same command is a restore again.
-    insert(&cluster, "master1", "otra", 5);
-    restore(&cluster, &args);
+    a_restore_that_a_rejoin_has_ended_is_over(&cluster, &args);
     assert_eq!(counts(&cluster, "otra"), [(2_028, 0); 2]);
     assert_whole(&cluster);
+}
+
+/// Its note is still there, and must not make the same command rebuild a peer that has been good since.
+fn a_restore_that_a_rejoin_has_ended_is_over(cluster: &Cluster, args: &[&str]) {
+    kill_at(cluster, args, "exchanged");
+    cluster.local(&["start", "master1"]);
+    let mut rejoin = clean_command();
+    rejoin.args(["rejoin", "master2", "--yes", "--data", &cluster.data]);
+    let rejoined = rejoin.output().expect("run imdb-ha");
+    assert!(rejoined.status.success(), "{}", said(&rejoined));
+    insert(cluster, "master2", "otra", 5);
+    wait_until("it arrives", || counts(cluster, "otra")[0].1 == 5);
+    cluster.local(&["kill", "master2"]);
+    let told = refused(cluster, &[args, &["--yes"]].concat());
+    assert!(told.contains("`imdb-ha local start master2`"), "{told}");
+    assert!(told.contains("nothing was changed"), "{told}");
+    cluster.local(&["start", "master2"]);
+    assert_eq!(counts(cluster, "otra")[1].1, 5, "nothing was changed");
+    // The same command is a restore again.
+    restore(cluster, args);
 }
 
 fn refuses_what_cannot_be_done(cluster: &Cluster, before: &str, to: &str) {

@@ -12,9 +12,6 @@ const OF_THE_BACKUP: &[u32] = &[26, 28, 29, 42, 55, 95, 99];
 const OF_THE_MACHINE: &[&str] = &[
     "No space left on device",
     "Cannot allocate memory",
-    "out of memory",
-    "server closed the connection unexpectedly",
-    "could not connect",
     "could not create shared memory segment",
     "could not map anonymous shared memory",
     "could not create lock file",
@@ -30,6 +27,16 @@ const OF_THE_MACHINE: &[&str] = &[
     "received fast shutdown request",
     "received smart shutdown request",
     "received immediate shutdown request",
+];
+
+/// Words of a program that the server does not let look, or not any more.
+const KEPT_FROM_LOOKING: &[&str] = &[
+    "out of memory",
+    "Connection refused",
+    "connection to server",
+    "server closed the connection unexpectedly",
+    "terminating connection due to",
+    "the database system is",
 ];
 
 /// Whether a failed restore speaks against what is in the repository.
@@ -57,14 +64,17 @@ pub enum Ending {
     OfTheData,
 }
 
-/// Whether what was said is about the machine, or somebody, and not about the data.
-pub fn is_of_the_machine(said: &str) -> bool {
-    OF_THE_MACHINE.iter().any(|words| said.contains(words))
+/// Whether what `pg_amcheck` said when it failed speaks against the data: it has this code for damage that it found, and
+/// also when the server could not let it look to the end.
+pub fn is_damage(said: &str) -> bool {
+    let mut elsewhere = OF_THE_MACHINE.iter().chain(KEPT_FROM_LOOKING);
+    said.contains("(exit status: 2)") && !elsewhere.any(|words| said.contains(words))
 }
 
-/// Tells by its log why a server ended.
-pub fn ending(log: &str) -> Ending {
-    if is_of_the_machine(log) {
+/// Tells by its log why a server ended. That somebody sent it a signal, such as the kernel for want of memory, is no fault of
+/// the data.
+pub fn ending(log: &str, by_signal: bool) -> Ending {
+    if by_signal || OF_THE_MACHINE.iter().any(|words| log.contains(words)) {
         return Ending::OfTheMachine;
     }
     if log.contains("recovery ended before configured recovery target was reached") {
@@ -136,16 +146,37 @@ mod tests {
                    LOG:  restored log file \"000000010000000000000008\" from archive\n\
                    FATAL:  recovery ended before configured recovery target was reached\n";
         let ends = Ending::WalEnds(Some("000000010000000000000008".to_string()));
-        assert_eq!(ending(log), ends);
+        assert_eq!(ending(log, false), ends);
         let data = "PANIC:  could not locate a valid checkpoint record at 0/3000028";
-        assert_eq!(ending(data), Ending::OfTheData);
+        assert_eq!(ending(data, false), Ending::OfTheData);
+        assert_eq!(ending(data, true), Ending::OfTheMachine);
         let full = "FATAL:  could not write to file \"pg_wal/xlogtemp.3\": No space left on device";
-        assert_eq!(ending(full), Ending::OfTheMachine);
+        assert_eq!(ending(full, false), Ending::OfTheMachine);
         let options = "ERROR: [031]: option 'spool-path' not valid without option 'archive-async'\n\
                        PANIC:  could not locate a valid checkpoint record";
-        assert_eq!(ending(options), Ending::OfTheMachine);
+        assert_eq!(ending(options, false), Ending::OfTheMachine);
         let killed = "LOG:  startup process (PID 4) was terminated by signal 9: Killed";
-        assert_eq!(ending(killed), Ending::OfTheMachine);
+        assert_eq!(ending(killed, false), Ending::OfTheMachine);
+    }
+
+    #[test]
+    fn a_check_that_could_not_look_found_no_damage() {
+        let of = |said: &str| is_damage(&format!("pg_amcheck: {said} (exit status: 2)"));
+        assert!(of(
+            "ERROR:  invalid page in block 0 of relation base/5/16390"
+        ));
+        assert!(of(
+            "heap table \"a.public.t\", block 0, offset 1: final toast chunk is bad"
+        ));
+        for said in [
+            "ERROR:  out of memory",
+            "connection to server on socket \"/x/.s.PGSQL.5432\" failed: Connection refused",
+            "FATAL:  terminating connection due to administrator command",
+            "ERROR:  could not write to file \"base/pgsql_tmp/t1\": No space left on device",
+        ] {
+            assert!(!of(said), "{said}");
+        }
+        assert!(!is_damage("pg_amcheck: no such database (exit status: 1)"));
     }
 
     #[test]

@@ -278,10 +278,14 @@ impl Drill<'_> {
             self.done(reached);
             return Ok(());
         };
-        // What a signal ended, somebody ended, such as the kernel for want of memory.
-        let ended = matches!(error.downcast_ref(), Some(NotServing::Ended(_, false)));
-        match blame::ending(&scratch.said()) {
-            _ if !ended || (self.give_up)() => Err(self.untried(&error)),
+        let ended = match error.downcast_ref() {
+            Some(NotServing::Ended(_, by_signal)) => Some(*by_signal),
+            _ => None,
+        };
+        let Some(by_signal) = ended.filter(|_| !(self.give_up)()) else {
+            return Err(self.untried(&error));
+        };
+        match blame::ending(&scratch.said(), by_signal) {
             Ending::OfTheMachine => Err(self.untried(&error)),
             Ending::WalEnds(last) => Err(Trouble::WalEnds(lacking(last))),
             Ending::OfTheData => Err(Trouble::Bad(format!("{error:#}"), Vec::new())),
@@ -342,9 +346,7 @@ impl Drill<'_> {
             return Ok(());
         };
         let cause = format!("{error:#}");
-        // It has this code for damage that it found, and another for what kept it from looking.
-        let damage = cause.contains("(exit status: 2)") && !blame::is_of_the_machine(&cause);
-        match damage && !(self.give_up)() {
+        match blame::is_damage(&cause) && !(self.give_up)() {
             true => Err(Trouble::Bad(cause, Vec::new())),
             false => Err(self.untried(&error)),
         }

@@ -16,7 +16,8 @@ pub struct Files {
 pub fn parse(text: &str, label: &str) -> Files {
     // A complaint about the configuration stands before it, and is about no backup.
     let begins = |line: &&str| !line.starts_with("stanza: ");
-    let lines: Vec<&str> = text.lines().map(str::trim).skip_while(begins).collect();
+    let lines = text.lines().map(str::trim).skip_while(begins);
+    let lines: Vec<&str> = lines.filter(|line| !line.contains("   WARN: ")).collect();
     let mut wrong: Vec<String> = Vec::new();
     let mut damaged = Vec::new();
     let mut valid = 0;

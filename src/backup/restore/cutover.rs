@@ -182,8 +182,8 @@ pub fn is_unfinished(cutover: &Cutover, wanted: &Marker) -> anyhow::Result<Optio
     };
     if !cutover.servers.runs(peer)? {
         bail!(
-            "an earlier restore of {node} to {} may not have ended, which only {peer} knows: start {peer} first; nothing \
-             was changed",
+            "an earlier restore of {node} to {} may not have ended, which only {peer} knows: `imdb-ha local start {peer}` first; \
+             nothing was changed",
             found.state
         );
     }
