@@ -8,3 +8,8 @@ pub fn print(line: impl Display) {
     let mut stdout = std::io::stdout();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
+
+/// Prints a line about one step on standard error. Whoever listened may have gone, and that must not end the work half-way.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

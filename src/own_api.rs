@@ -1,6 +1,7 @@
 //! Asks an API of this program, over a plain socket: a whole HTTP client for one short question is too
 //! much, and one that does not answer is no reason to wait.
 
+use crate::config::Secret;
 use crate::limits;
 use std::io::{Error, Read, Result, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -21,11 +22,42 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 /// # Errors
 /// Those of the socket, also when `patience` is over, and an answer that is none.
 pub fn get(address: SocketAddr, path: &str, patience: Duration) -> Result<(u16, String)> {
+    ask(address, "GET", path, "", patience)
+}
+
+/// The status and the body, in English, of the answer to a `POST` without a body, with the token of whoever may change the cluster.
+///
+/// # Errors
+/// Those of [`get`].
+pub fn post(
+    address: SocketAddr,
+    path: &str,
+    token: Option<&Secret>,
+    patience: Duration,
+) -> Result<(u16, String)> {
+    let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.reveal()));
+    let headers = format!(
+        "Content-Length: 0\r\nAccept-Language: en\r\n{}",
+        token.unwrap_or_default()
+    );
+    ask(address, "POST", path, &headers, patience)
+}
+
+fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    patience: Duration,
+) -> Result<(u16, String)> {
     let deadline = Instant::now() + patience;
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    // An order may take a while, and connecting to this machine does not.
+    let mut stream = TcpStream::connect_timeout(&address, patience.min(limits::API_ASK))?;
     stream.set_write_timeout(Some(patience))?;
     stream.set_read_timeout(Some(patience))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut piece = [0; 1024];

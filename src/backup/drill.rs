@@ -13,6 +13,7 @@ use super::seal::{self, Figures};
 use super::verify;
 use crate::config::Config;
 use crate::limits;
+use crate::replication::rejoin;
 use std::time::Instant;
 
 const DOING: &str = "try a backup of";
@@ -297,7 +298,7 @@ impl Drill<'_> {
         let node = self.entry.node;
         let unfinished = scratch
             .with_session(limits::DRILL_SUM, |session| {
-                super::scratch::is_unfinished(session.client())
+                rejoin::bears_mark(session.client())
             })
             .map_err(|error| self.untried(&error))?;
         if unfinished {

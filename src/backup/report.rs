@@ -14,8 +14,8 @@ use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
 use crate::output;
+use crate::output::say;
 use serde_json::{Value, json};
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Runs one of the commands. A restore stops and starts the masters by way of `servers`.
@@ -37,11 +37,6 @@ pub fn run(command: Backup, config: &Config, servers: &dyn Servers) -> anyhow::R
         }
         Backup::Publish => publish(&place, config),
     }
-}
-
-/// A line that is none of the outcome. Whoever listened may have gone, and that must not end the work half-way.
-pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The masters that are meant.

@@ -9,7 +9,6 @@ use crate::limits;
 use crate::pg::{Session, Sessions};
 use crate::process::{self, Process};
 use crate::programs::Programs;
-use crate::replication::rejoin;
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use std::fs;
@@ -367,16 +366,6 @@ fn remove_folder(folder: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether what was restored bears the mark of a master that is being rebuilt: it is some part of what it should be.
-///
-/// # Errors
-/// Those of the server.
-pub fn is_unfinished(client: &mut postgres::Client) -> Result<bool, postgres::Error> {
-    let mark = "SELECT coalesce(pg_catalog.obj_description(pg_catalog.to_regnamespace('imdb_ha')::oid, \
-                'pg_namespace') = $1, false)";
-    client.query_one(mark, &[&rejoin::MARK])?.try_get(0)
 }
 
 impl Drop for Scratch {

@@ -1,15 +1,17 @@
 //! Everything of a restore that can fail, done beside the running masters: the files, the recovery, the checks, and what makes the result
 //! fit to serve alone. Until its last line nothing has been changed that anybody uses.
 
+use super::Servers;
 use super::marker::{self, Marker};
 use super::plan::Plan;
 use super::wal;
-use super::{Servers, say};
 use crate::backup::command::{NEVER, Place};
 use crate::backup::entry::human;
 use crate::backup::scratch::Scratch;
 use crate::config::Config;
 use crate::limits;
+use crate::output::say;
+use crate::replication::rejoin;
 use anyhow::{Context, bail};
 use nix::sys::statvfs::statvfs;
 use std::fs;
@@ -184,7 +186,7 @@ fn explain(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
 fn look(scratch: &Scratch) -> anyhow::Result<Found> {
     let found = scratch.with_session(limits::RESTORE_LOOK, |session| {
         let client = session.client();
-        let unfinished = super::super::scratch::is_unfinished(client)?;
+        let unfinished = rejoin::bears_mark(client)?;
         let row = client.query_one(
             "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), \
              pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \

@@ -3,11 +3,12 @@
 
 use super::beside::folders;
 use super::marker::{self, Marker};
-use super::{Servers, order, say};
+use super::{Servers, order};
 use crate::backup::command::{NEVER, Place};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
+use crate::output::say;
 use crate::replication::{compare, rejoin};
 use anyhow::{Context, bail};
 use nix::errno::Errno;
@@ -58,7 +59,7 @@ impl Cutover<'_> {
     /// emptied. That it stays where it is costs nothing but such writes.
     fn bring_traffic(&self) {
         let node = self.node;
-        let moved = match (order::active(self.config), self.servers.runs(node)) {
+        let moved = match (rejoin::active(self.config), self.servers.runs(node)) {
             (Ok(active), Ok(true)) if active != node => order::switch(self.config, node, false),
             _ => return,
         };

@@ -2,8 +2,8 @@
 //! interrupted restore how far it got, and there is no second place that could say something else.
 
 use super::beside::folders;
-use super::say;
 use crate::backup::command::Place;
+use crate::output::say;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -14,6 +14,7 @@ use crate::cli::Restore;
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::output;
+use crate::output::say;
 use crate::replication::compare;
 use anyhow::bail;
 use cutover::Cutover;
@@ -234,9 +235,4 @@ fn ask(wanted: &Restore, lines: &[String]) -> anyhow::Result<()> {
         "yes" => Ok(()),
         _ => bail!("nothing was changed"),
     }
-}
-
-/// One line about one step. Whoever listened may have gone, and that must not end the work half-way.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

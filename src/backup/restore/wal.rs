@@ -1,11 +1,11 @@
 //! The WAL of a restored master on its three ways: from the running master into the archive, from a dead one's folder into the recovery, and, after
 //! the recovery, from the restored folder into the archive again. A segment that is missing there is missing for every later restore.
 
-use super::say;
 use crate::backup::command::{NEVER, Place};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
+use crate::output::say;
 use crate::pg::{self, Sessions};
 use anyhow::Context;
 use std::fs;

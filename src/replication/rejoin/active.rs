@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 ///
 /// # Errors
 /// Why the API could not be asked, in words.
-pub(super) fn ask(config: &Config) -> Result<NodeId, String> {
+pub fn ask(config: &Config) -> Result<NodeId, String> {
     let address = own_api::reachable(SocketAddr::new(config.bind, config.port));
     let (status, body) = own_api::get(address, "/active-node", limits::API_ASK)
         .map_err(|error| format!("http://{address}: {error}"))?;

@@ -17,9 +17,11 @@ use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
 use crate::output;
+use crate::output::say;
+pub use active::ask as active;
 use anyhow::{Context, bail};
 use judge::Condition;
-pub use retire::{is_marked, retire};
+pub use retire::{bears_mark, is_marked, retire};
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -28,7 +30,7 @@ use tables::Table;
 
 /// The comment on schema imdb_ha of a master that a rejoin has begun to clear and has not completed. A
 /// comment is part of the same transaction as what it speaks of, and is never sent to the peer.
-pub const MARK: &str = "imdb-ha rejoin has not ended";
+pub(super) const MARK: &str = "imdb-ha rejoin has not ended";
 
 /// `imdb-ha rejoin NODE`: what is being done goes to standard error, the outcome to standard output.
 ///
@@ -274,11 +276,6 @@ impl Rejoin<'_> {
         }
         Ok(report)
     }
-}
-
-/// One line about one step. Whoever listened may have gone, and that must not end the work half-way.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Shows how far the copying is: on a terminal one line that changes, elsewhere one after the other.

@@ -1,10 +1,11 @@
 //! For a restore of both masters: the one that will be rebuilt is taken out of service before the other one is taken back, so that
 //! nobody fails over to what is about to be thrown away.
 
-use super::{MARK, Rejoin, say};
+use super::{MARK, Rejoin};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
+use crate::output::say;
 use crate::replication::plan::literal;
 use crate::replication::reach::{Reach, begin};
 use anyhow::bail;
@@ -58,8 +59,16 @@ pub fn retire(config: &Config, node: NodeId) -> anyhow::Result<()> {
 pub fn is_marked(config: &Config, node: NodeId) -> anyhow::Result<bool> {
     let reach = Reach::new(config)?;
     reach.run(node, "look whether it is being rebuilt", |session| {
-        let mark = "SELECT coalesce(pg_catalog.obj_description(pg_catalog.to_regnamespace('imdb_ha')::oid, \
-                    'pg_namespace') = $1, false)";
-        session.client().query_one(mark, &[&MARK])?.try_get(0)
+        bears_mark(session.client())
     })
+}
+
+/// The same of a server that is reached otherwise: what is on it is some part of what it should be.
+///
+/// # Errors
+/// Those of the server.
+pub fn bears_mark(client: &mut postgres::Client) -> Result<bool, postgres::Error> {
+    let mark = "SELECT coalesce(pg_catalog.obj_description(pg_catalog.to_regnamespace('imdb_ha')::oid, \
+                'pg_namespace') = $1, false)";
+    client.query_one(mark, &[&MARK])?.try_get(0)
 }

@@ -1,9 +1,10 @@
 //! The steps of a rejoin, each safe to repeat. Their order is in [`Rejoin::rebuild`].
 
+use super::Rejoin;
 use super::tables::Table;
-use super::{Rejoin, say};
 use crate::cluster::NodeId;
 use crate::limits;
+use crate::output::say;
 use crate::pg::Session;
 use crate::replication::plan::{Link, Step, literal, statement};
 use crate::replication::reach::begin;
