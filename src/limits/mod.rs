@@ -83,9 +83,9 @@ pub const ARMING_MAX_MS: u64 = 400;
 /// of the API follow within a second, and what they write until then must not be less durable.
 pub const LINGER_MS: u64 = 1_500;
 
-/// Looks at a survivor's apply worker after a failover, and the pause between two: what it has received
-/// it applies within a second.
-pub const RELEASE_LOOKS: u32 = 30;
+/// Looks at a survivor's apply worker after a failover, and the pause between two. What it has received it applies
+/// within a second, and on a busy machine in several; after `wal_receiver_timeout`, 5 s, it notices by itself.
+pub const RELEASE_LOOKS: u32 = 100;
 /// See [`RELEASE_LOOKS`].
 pub const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 
