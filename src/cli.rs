@@ -33,6 +33,10 @@ pub struct Cli {
 pub enum Subcommands {
     /// Run the API, the supervisor and the probes in the foreground
     Serve,
+    /// Ask the API of this machine how it is; exit code 0 while a master serves
+    Health,
+    /// Run one master in the foreground, in a container or on a machine of its own, with its archive
+    Master { node: Node },
     /// A whole cluster on this machine: two masters, Redis and the API
     #[command(subcommand)]
     Local(Local),
@@ -126,6 +130,10 @@ pub struct OneMaster {
 pub enum Replication {
     /// Join the masters; repeating it changes nothing
     Setup {
+        /// Wait for the masters for a minute; if then one must be rebuilt or does not answer, say so, and leave it to the API
+        /// to serve from the other one
+        #[arg(long)]
+        at_start: bool,
         /// As JSON
         #[arg(long)]
         json: bool,

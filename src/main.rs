@@ -10,8 +10,11 @@ mod config;
 mod conflicts;
 mod dispatch;
 mod genres;
+mod health;
 mod history;
 mod http;
+mod interrupt;
+mod launcher;
 mod lease;
 mod limits;
 mod local;
@@ -26,6 +29,7 @@ mod quiet;
 mod redis_link;
 mod replication;
 mod serve;
+mod server;
 mod span;
 mod standby;
 mod supervisor;
@@ -71,22 +75,32 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let named = values.contains_key("MASTER1_URL") || values.contains_key("MASTER2_URL");
     let config = match cli.command {
         Subcommands::Backup(_) => local::adopted(&values)?,
-        Subcommands::Serve | Subcommands::Local(_) => Config::check(&values)?,
+        Subcommands::Serve
+        | Subcommands::Health
+        | Subcommands::Master { .. }
+        | Subcommands::Local(_) => Config::check(&values)?,
         // Whoever names a master means those, and not what else runs here.
         _ if named => Config::check(&values)?,
         _ => local::adopted(&values)?,
     };
     match cli.command {
         Subcommands::Serve => serve::run(config),
+        Subcommands::Health => Ok(health::report(&config)),
+        Subcommands::Master { node } => launcher::run(&config, node.id()),
         Subcommands::Local(command) => local::run(command, &config, &cli.settings.0),
-        Subcommands::Replication(Replication::Setup { json }) => {
-            replication::report_setup(&config, json)
+        Subcommands::Replication(Replication::Setup { at_start, json }) => {
+            replication::report_setup(&config, at_start, json)
         }
         Subcommands::Replication(Replication::Status { json }) => {
             replication::report_status(&config, json)
         }
         Subcommands::Backup(command) => {
-            backup::report::run(command, &config, &local::Here { config: &config })
+            let place = backup::command::Place::needed(&config)?;
+            let here = local::Here { config: &config };
+            match launcher::Launched::find(&config, &place) {
+                Some(launched) => backup::report::run(command, &config, &place, &launched),
+                None => backup::report::run(command, &config, &place, &here),
+            }
         }
         Subcommands::Rejoin { node, yes, json } => {
             replication::rejoin::report(&config, node.id(), yes, json)

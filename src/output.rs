@@ -13,3 +13,9 @@ pub fn print(line: impl Display) {
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
+
+/// The same with the time in front, for what runs for long.
+pub fn say_with_time(line: &str) {
+    let now = jiff::Zoned::now();
+    say(&format!("{} {line}", now.strftime("%H:%M:%S")));
+}

@@ -76,6 +76,22 @@ impl Owner {
         }
     }
 
+    /// Writes a file that only the owner reads; a reader sees the old or the new one, never half of one.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_private(self, path: &Path, text: &str) -> anyhow::Result<()> {
+        let write = || -> std::io::Result<()> {
+            let new = path.with_extension("new");
+            fs::write(&new, "")?;
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+            fs::write(&new, text)?;
+            self.give(&new)?;
+            fs::rename(&new, path)
+        };
+        write().with_context(|| format!("write {}", path.display()))
+    }
+
     /// Checks that the owner gets to `path` at all; root's home is closed to everyone else.
     ///
     /// # Errors

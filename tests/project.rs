@@ -58,6 +58,7 @@ const DOORS: &[(&str, &[&str])] = &[
         "Command::new",
         &[
             "src/local/",
+            "src/server/",
             "src/programs.rs",
             "src/process.rs",
             "src/backup/",

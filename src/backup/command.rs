@@ -131,7 +131,7 @@ impl Place {
     }
 
     /// Lets a program read the repositories, such as a server that fetches WAL from there.
-    pub(super) fn lend_passphrase(&self, command: &mut Command) {
+    pub fn lend_passphrase(&self, command: &mut Command) {
         if let Some(passphrase) = &self.passphrase {
             command.env("PGBACKREST_REPO1_CIPHER_PASS", passphrase.reveal());
         }

@@ -22,20 +22,24 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// What could not be done.
-pub fn run(command: Backup, config: &Config, servers: &dyn Servers) -> anyhow::Result<ExitCode> {
-    let place = Place::needed(config)?;
+pub fn run(
+    command: Backup,
+    config: &Config,
+    place: &Place,
+    servers: &dyn Servers,
+) -> anyhow::Result<ExitCode> {
     match command {
-        Backup::Run { node, kind, json } => make(&place, config, node.id(), kind, json),
-        Backup::Info { node, json, raw } => show(&place, node, json, raw),
-        Backup::Bootstrap { json } => bootstrap(&place, json),
-        Backup::Restore(wanted) => super::restore::report(&place, config, &wanted, servers),
+        Backup::Run { node, kind, json } => make(place, config, node.id(), kind, json),
+        Backup::Info { node, json, raw } => show(place, node, json, raw),
+        Backup::Bootstrap { json } => bootstrap(place, json),
+        Backup::Restore(wanted) => super::restore::report(place, config, &wanted, servers),
         Backup::Drill { label, node, json } => {
-            super::drill_report::report(&place, config, label.as_deref(), &nodes(node), json)
+            super::drill_report::report(place, config, label.as_deref(), &nodes(node), json)
         }
         Backup::Cycle { node, delay, json } => {
-            cycle::report(&place, config, node.id(), delay, json)
+            cycle::report(place, config, node.id(), delay, json)
         }
-        Backup::Publish => publish(&place, config),
+        Backup::Publish => publish(place, config),
     }
 }
 

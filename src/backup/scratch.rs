@@ -6,7 +6,7 @@ use super::sockets::{self, PORT};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
-use crate::pg::{Session, Sessions};
+use crate::pg::{self, Session, Sessions};
 use crate::process::{self, Process};
 use crate::programs::Programs;
 use anyhow::{Context, bail};
@@ -281,14 +281,7 @@ impl Scratch {
         patience: Duration,
         work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
     ) -> anyhow::Result<T> {
-        let mut settings = postgres::Config::new();
-        settings
-            .host_path(&self.sockets)
-            .port(PORT)
-            .user(&self.user)
-            .dbname(&self.database)
-            .connect_timeout(limits::CONNECT_TIMEOUT)
-            .application_name("imdb-ha");
+        let settings = pg::over_socket(&self.sockets, PORT, &self.user, &self.database);
         let sessions = Sessions::start_patient(self.node, settings)?;
         Ok(sessions.run(patience, work)?)
     }

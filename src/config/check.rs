@@ -2,7 +2,7 @@
 
 use super::secret::{Secret, SecretUrl, mask};
 use super::variables::{duration_or_off, is_log_filter, variable};
-use super::{Config, PeerAddress, Values};
+use super::{Config, EXAMPLE_TOKEN, PeerAddress, Values};
 use crate::cluster::NodeId;
 use crate::limits;
 use std::fmt;
@@ -207,6 +207,43 @@ impl<'a> Check<'a> {
             );
         }
         Some(Secret(token))
+    }
+
+    /// A token that everybody knows is no token where anybody can reach what it guards.
+    pub(super) fn is_safe_to_publish(&mut self, config: &Config) {
+        let reached_at = config.published_on.unwrap_or(config.bind);
+        let token = config.admin_token.as_ref();
+        if token.is_some_and(|token| token.reveal() == EXAMPLE_TOKEN) && !reached_at.is_loopback() {
+            let reason = format!(
+                "is the one of the example, which everybody knows; set another before the API can be reached at \
+                 {reached_at}"
+            );
+            self.complain("ADMIN_TOKEN", reason);
+        }
+    }
+
+    /// Names with values, with blanks between.
+    pub(super) fn master_settings(&mut self) -> Vec<(String, String)> {
+        let text = self.text("MASTER_SETTINGS");
+        let is_name = |name: &str| {
+            let usable = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+            !name.is_empty() && name.bytes().all(usable)
+        };
+        let is_value = |value: &str| {
+            let usable = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
+            !value.is_empty() && value.bytes().all(usable)
+        };
+        let settings = text.split_whitespace().map(|setting| {
+            let (name, value) = setting.split_once('=')?;
+            (is_name(name) && is_value(value)).then(|| (name.to_string(), value.to_string()))
+        });
+        let settings: Option<Vec<_>> = settings.collect();
+        settings.unwrap_or_else(|| {
+            let reason =
+                "must be settings of PostgreSQL such as shared_buffers=1GB, with blanks between";
+            self.complain("MASTER_SETTINGS", reason);
+            Vec::new()
+        })
     }
 
     /// One of a few words.

@@ -28,6 +28,12 @@ pub enum UseSequence {
     Never,
 }
 
+/// What `BIND` and `PUBLISHED_ON` must be.
+const AN_ADDRESS: &str = "an IP address such as 127.0.0.1 or 0.0.0.0";
+
+/// The token of `.env.example` and `docker-compose.yml`, which everybody knows.
+pub const EXAMPLE_TOKEN: &str = "imdb-ha-example-token";
+
 /// The configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -36,6 +42,8 @@ pub struct Config {
     pub port: u16,
     pub bind: IpAddr,
     pub admin_token: Option<Secret>,
+    /// Where others reach what listens here, if that is another address than it listens on.
+    pub published_on: Option<IpAddr>,
     pub use_sequence: UseSequence,
     pub durability: Mode,
     pub http_workers: usize,
@@ -46,6 +54,8 @@ pub struct Config {
     pub replication_password: Secret,
     /// Address of each master as its peer sees it.
     pub peer_addresses: [PeerAddress; 2],
+    /// Settings of PostgreSQL for masters that this program starts, each as its name and value.
+    pub master_settings: Vec<(String, String)>,
     /// Folder of the local cluster, if one was named.
     pub data: Option<String>,
     /// The home folder, below which the local cluster lives by default for anyone but root.
@@ -128,7 +138,9 @@ impl Config {
         let config = Config {
             redis_url,
             port: check.number("PORT", 1, 65_535) as u16,
-            bind: check.parsed("BIND", "an IP address such as 127.0.0.1 or 0.0.0.0"),
+            bind: check.parsed("BIND", AN_ADDRESS),
+            published_on: (check.optional("PUBLISHED_ON"))
+                .map(|_| check.parsed("PUBLISHED_ON", AN_ADDRESS)),
             admin_token: check.admin_token(),
             use_sequence: check.choice(
                 "USE_SEQUENCE",
@@ -149,6 +161,7 @@ impl Config {
             request_deadline: Duration::from_millis(check.request_deadline()),
             replication_password: Secret(check.text("REPLICATION_PASSWORD")),
             peer_addresses: peers,
+            master_settings: check.master_settings(),
             data: check.optional("IMDB_HA_DATA"),
             home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
             pg_bin: check.optional("PG_BIN"),
@@ -157,6 +170,7 @@ impl Config {
             backups: check.backups(),
             masters,
         };
+        check.is_safe_to_publish(&config);
         check.done(config)
     }
 
@@ -252,6 +266,53 @@ mod tests {
         ];
         let config = check(&right).expect("all are right");
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_token_that_everybody_knows_is_for_this_machine_alone() {
+        let with = |bind, published| {
+            check(&[
+                ("ADMIN_TOKEN", EXAMPLE_TOKEN),
+                ("BIND", bind),
+                ("PUBLISHED_ON", published),
+            ])
+        };
+        with("127.0.0.1", "127.0.0.1").expect("only this machine reaches it");
+        with("0.0.0.0", "127.0.0.1").expect("a container that only this machine reaches");
+        check(&[("ADMIN_TOKEN", EXAMPLE_TOKEN)]).expect("loopback is the default");
+        for (bind, published) in [("0.0.0.0", "0.0.0.0"), ("127.0.0.1", "192.0.2.1")] {
+            let error = with(bind, published).expect_err("others reach it");
+            assert!(
+                error
+                    .to_string()
+                    .contains("ADMIN_TOKEN: is the one of the example")
+            );
+        }
+        let bound = [("ADMIN_TOKEN", EXAMPLE_TOKEN), ("BIND", "::")];
+        check(&bound).expect_err("others reach it");
+    }
+
+    #[test]
+    fn settings_of_the_masters_are_names_with_values() {
+        let of = |text| check(&[("MASTER_SETTINGS", text)]).map(|config| config.master_settings);
+        let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
+        let found = of("shared_buffers=1GB  pg_stat_statements.max=5").expect("valid");
+        assert_eq!(
+            found,
+            [
+                pair("shared_buffers", "1GB"),
+                pair("pg_stat_statements.max", "5")
+            ]
+        );
+        for wrong in [
+            "shared_buffers",
+            "=1GB",
+            "work_mem=",
+            "a'b=1",
+            "include_if_exists=x;y=z\\",
+        ] {
+            of(wrong).expect_err(wrong);
+        }
     }
 
     #[test]

@@ -30,13 +30,17 @@ impl SecretUrl {
         self.0.as_str()
     }
 
-    /// `host:port`, for messages.
-    pub fn address(&self) -> String {
-        let port = self.0.port().unwrap_or(match self.0.scheme() {
+    /// Its port, or the usual one of its kind.
+    pub fn port(&self) -> u16 {
+        self.0.port().unwrap_or(match self.0.scheme() {
             "redis" | "rediss" => 6379,
             _ => 5432,
-        });
-        format!("{}:{port}", self.0.host_str().unwrap_or("?"))
+        })
+    }
+
+    /// `host:port`, for messages.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.0.host_str().unwrap_or("?"), self.port())
     }
 
     /// The password in it, if there is one.
@@ -75,6 +79,11 @@ impl fmt::Debug for SecretUrl {
 }
 
 impl Secret {
+    /// Wraps a value that this program knows by itself.
+    pub fn new(value: impl Into<String>) -> Secret {
+        Secret(value.into())
+    }
+
     /// The value itself.
     pub fn reveal(&self) -> &str {
         &self.0

@@ -277,6 +277,23 @@ pub const LOCAL_READY: Duration = Duration::from_secs(90);
 /// of them is not there.
 pub const LOCAL_JOINED: Duration = Duration::from_millis(1_500);
 
+// --- a master with a launcher of its own --------------------------------------------------------
+
+/// How often a launcher looks at its server and at who holds it down.
+pub const LAUNCHER_LOOK: Duration = Duration::from_millis(100);
+
+/// A lock that is only looked at is free again within milliseconds, one of a process that was killed within a second.
+pub const LAUNCHER_CLAIM: Duration = Duration::from_secs(1);
+
+/// A start of a server that nobody waits for: ending it would only make the recovery after a crash begin anew.
+pub const LAUNCHER_START: Duration = Duration::from_secs(24 * 3_600);
+
+/// A server that does not say within this time which one it is does not answer.
+pub const LAUNCHED_ASK: Duration = Duration::from_secs(3);
+
+/// `replication setup` waits so long for both masters when it is told to start what is left.
+pub const SETUP_BOTH: Duration = Duration::from_secs(60);
+
 // --- rebuilding a master ----------------------------------------------------------------------
 
 /// Time for the first answer of each master to a rejoin: a frozen one is found out before anything is

@@ -1,19 +1,16 @@
-//! The WAL archive and the backups of a local master: its configuration for pgBackRest, made from the project's own, and the stanza,
-//! made before the server's first start, so that no WAL is ever without a place to go.
+//! The backups of a local cluster: pgBackRest's configuration for each master, made from the project's own, and the passphrase.
 
 use super::layout::Layout;
-use super::master::has_room_for_sockets;
-use super::services::say;
-use crate::backup::command::Place;
-use crate::backup::command::is_installed;
-use crate::backup::stanza::{self, Outcome};
+use crate::backup::command::{Place, is_installed};
 use crate::cluster::NodeId;
 use crate::config::Secret;
+use crate::output::say_with_time as say;
 use crate::programs::Owner;
+use crate::server::archive::Archive;
+use crate::server::{Master, has_room_for_sockets};
 use anyhow::{Context, bail};
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// pgBackRest's configuration for each master, as the project has it.
@@ -21,19 +18,6 @@ const TEMPLATES: [&str; 2] = [
     include_str!("../../pgbackrest/master1/pgbackrest.conf"),
     include_str!("../../pgbackrest/master2/pgbackrest.conf"),
 ];
-
-/// Where a master's WAL and backups go.
-#[derive(Clone, Debug)]
-pub struct Archive {
-    node: NodeId,
-    owner: Owner,
-    possible: bool,
-    /// The configuration of both masters, and the passphrase.
-    all: PathBuf,
-    /// The configuration of this one, and what pgBackRest works with.
-    folder: PathBuf,
-    repository: PathBuf,
-}
 
 /// Why there can be no backups in this folder, if there can be none. A local cluster runs all the same.
 pub fn is_impossible(layout: &Layout) -> Option<String> {
@@ -50,102 +34,52 @@ pub fn is_impossible(layout: &Layout) -> Option<String> {
     })
 }
 
-impl Archive {
-    pub fn new(layout: &Layout, node: NodeId, owner: Owner) -> Archive {
-        Archive {
-            node,
-            owner,
-            possible: is_impossible(layout).is_none(),
-            all: layout.pgbackrest(),
-            folder: layout.pgbackrest().join(node.name()),
-            repository: layout.backups().join(node.name()),
-        }
-    }
+/// The archive of a local master.
+pub fn of(layout: &Layout, node: NodeId, owner: Owner) -> Archive {
+    let possible = is_impossible(layout).is_none();
+    let place = possible.then(|| Place::at(&layout.pgbackrest(), owner));
+    Archive::new(node, place)
+}
 
-    /// What the server is told about its WAL.
-    pub fn settings(&self) -> String {
-        if !self.possible {
-            return "archive_mode = off\n".to_string();
-        }
-        let folder = self.folder.display().to_string();
-        format!(
-            "archive_mode = on\n\
-             archive_command = 'pgbackrest --config-path=\"{}\" --stanza={} archive-push %p'\n",
-            folder.replace('\'', "''"),
-            crate::backup::stanza(self.node)
-        )
+/// Writes pgBackRest's configuration of a master that is about to start: the project's, with the paths and the port of this cluster.
+/// Whatever is wrong is told and is no error, as in [`Archive::prepare`].
+pub fn configure(layout: &Layout, master: &Master, port: u16) {
+    if is_impossible(layout).is_some() {
+        return;
     }
+    if let Err(error) = write_configuration(layout, master, port) {
+        let node = master.node;
+        say(&format!(
+            "ALARM: {node}: {error:#}; no WAL is archived until then"
+        ));
+    }
+}
 
-    /// Readies the archive of a server that does not run and is about to. Whatever is wrong is told and is no error: the server
-    /// keeps its WAL, and hands it over once it can.
-    pub fn prepare(&self, data: &Path, run: &Path, port: u16) {
-        if !self.possible {
-            return;
-        }
-        if let Err(error) = self.ready(data, run, port) {
-            say(&format!(
-                "ALARM: {}: {error:#}; no WAL is archived until then",
-                self.node
-            ));
-        }
+fn write_configuration(layout: &Layout, master: &Master, port: u16) -> anyhow::Result<()> {
+    let (all, node, owner) = (layout.pgbackrest(), master.node, master.owner);
+    let folder = all.join(node.name());
+    for folder in [&all, &folder, &folder.join("conf.d"), &layout.backups()] {
+        owner.make_folder(folder)?;
     }
-
-    fn ready(&self, data: &Path, run: &Path, port: u16) -> anyhow::Result<()> {
-        let repositories = self.repository.parent().unwrap_or(&self.repository);
-        for folder in [&self.all, &self.folder, repositories, &self.repository] {
-            self.owner.make_folder(folder)?;
-        }
-        for name in ["conf.d", "spool", "lock", "log"] {
-            self.owner.make_folder(&self.folder.join(name))?;
-        }
-        self.configure(data, run, port)?;
-        let system = system_of(data)?;
-        let mark = self.folder.join("system-id");
-        let made = self
-            .repository
-            .join("archive")
-            .join(crate::backup::stanza(self.node));
-        let known = fs::read_to_string(&mark).is_ok_and(|text| text.trim() == system.to_string());
-        if known && made.join("archive.info").exists() {
-            return Ok(());
-        }
-        let outcome = stanza::ensure(&Place::at(&self.all, self.owner), self.node, false)?;
-        if outcome == Outcome::Upgraded {
-            say(&format!(
-                "{}: a new data folder; the backups of the old one stay",
-                self.node
-            ));
-        }
-        self.write(&mark, &format!("{system}\n"))
-    }
-
-    /// Writes the configuration: the project's, with the paths and the port of this cluster.
-    fn configure(&self, data: &Path, run: &Path, port: u16) -> anyhow::Result<()> {
-        let path = |path: &Path| path.display().to_string();
-        let ours = [
-            ("repo1-path", path(&self.repository)),
-            ("spool-path", path(&self.folder.join("spool"))),
-            ("lock-path", path(&self.folder.join("lock"))),
-            ("log-path", path(&self.folder.join("log"))),
-            ("pg1-path", path(data)),
-            ("pg1-port", port.to_string()),
-            ("pg1-socket-path", path(run)),
-        ];
-        let text = with_values(TEMPLATES[self.node.index()], &ours);
-        let text = format!("# Written at each start by `imdb-ha local up`.\n{text}");
-        self.write(&self.folder.join("pgbackrest.conf"), &text)?;
-        let passphrase = kept_passphrase(&self.all).with_context(|| {
-            let file = passphrase_file(&self.all);
-            format!("the passphrase of the backups, {}, is gone", file.display())
-        })?;
-        let text = format!("[global]\n{PASSPHRASE}={passphrase}\n");
-        self.write(&self.folder.join("conf.d/passphrase.conf"), &text)
-    }
-
-    /// Writes a file that only the owner reads.
-    fn write(&self, path: &Path, text: &str) -> anyhow::Result<()> {
-        write_private(path, text, self.owner)
-    }
+    let path = |path: &Path| path.display().to_string();
+    let ours = [
+        ("repo1-path", path(&layout.backups().join(node.name()))),
+        ("spool-path", path(&folder.join("spool"))),
+        ("lock-path", path(&folder.join("lock"))),
+        ("log-path", path(&folder.join("log"))),
+        ("pg1-path", path(&master.data)),
+        ("pg1-port", port.to_string()),
+        ("pg1-socket-path", path(&master.run)),
+    ];
+    let text = with_values(TEMPLATES[node.index()], &ours);
+    let text = format!("# Written at each start by `imdb-ha local up`.\n{text}");
+    owner.write_private(&folder.join("pgbackrest.conf"), &text)?;
+    let passphrase = kept_passphrase(&all).with_context(|| {
+        let file = passphrase_file(&all);
+        format!("the passphrase of the backups, {}, is gone", file.display())
+    })?;
+    let text = format!("[global]\n{PASSPHRASE}={passphrase}\n");
+    owner.write_private(&folder.join("conf.d/passphrase.conf"), &text)
 }
 
 /// The option of pgBackRest that holds the passphrase.
@@ -177,18 +111,6 @@ fn is_used(layout: &Layout, node: NodeId) -> bool {
     stanza.join("archive.info").exists()
 }
 
-fn write_private(path: &Path, text: &str, owner: Owner) -> anyhow::Result<()> {
-    let write = || -> std::io::Result<()> {
-        let new = path.with_extension("new");
-        fs::write(&new, "")?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
-        fs::write(&new, text)?;
-        owner.give(&new)?;
-        fs::rename(&new, path)
-    };
-    write().with_context(|| format!("write {}", path.display()))
-}
-
 /// Sees that there is a passphrase: the one that was given, or one that is drawn now. It is kept, since without it no backup can
 /// be read, and it cannot be changed for a repository that is there.
 ///
@@ -215,8 +137,8 @@ pub fn keep_passphrase(
             file.display()
         ),
         (Some(_), _) if file.exists() => Ok(()),
-        (Some(kept), _) => write_private(&file, kept, owner),
-        (None, Some(given)) => write_private(&file, given.reveal(), owner),
+        (Some(kept), _) => owner.write_private(&file, kept),
+        (None, Some(given)) => owner.write_private(&file, given.reveal()),
         // A new one would make all that there is unreadable, and every WAL segment fail from here on.
         (None, None) if used.is_some() => bail!(
             "the passphrase of the backups in {} is gone: put {} back, give it as BACKUP_PASSPHRASE, or move the \
@@ -230,7 +152,7 @@ pub fn keep_passphrase(
                 .and_then(|mut source| source.read_exact(&mut random))
                 .context("draw a passphrase for the backups")?;
             let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-            write_private(&file, &text, owner)?;
+            owner.write_private(&file, &text)?;
             say(&format!(
                 "backups: encrypted with a passphrase drawn now; keep a copy of {} elsewhere",
                 file.display()
@@ -238,16 +160,6 @@ pub fn keep_passphrase(
             Ok(())
         }
     }
-}
-
-/// The number that tells a data folder from every other: the first field of `pg_control`.
-fn system_of(data: &Path) -> anyhow::Result<u64> {
-    let path = data.join("global/pg_control");
-    let mut first = [0_u8; 8];
-    File::open(&path)
-        .and_then(|mut file| file.read_exact(&mut first))
-        .with_context(|| format!("read {}", path.display()))?;
-    Ok(u64::from_ne_bytes(first))
 }
 
 /// The lines of a configuration with other values for some keys.

@@ -1,10 +1,10 @@
 //! `imdb-ha local up --detach`: `up` as a process of its own.
 
 use super::layout::{Layout, State};
-use super::services::{follow, say};
+use super::services::follow;
 use crate::config::{Config, Values};
 use crate::limits;
-use crate::output;
+use crate::output::{self, say_with_time as say};
 use crate::process::Process;
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;

@@ -1,15 +1,14 @@
 //! The configuration of everything that runs beside the masters of a local cluster, or asks about them.
 
 use super::archive;
-use super::layout::{Layout, Ports};
-use super::master::{DATABASE, Master};
+use super::layout::{DATABASE, Layout, Ports, url as url_of};
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
 
 /// Where the parts of a cluster are.
 fn places(layout: &Layout, ports: Ports) -> anyhow::Result<Values> {
     let url = |node: NodeId| -> anyhow::Result<String> {
-        let url = Master::url(ports.masters[node.index()], DATABASE)?;
+        let url = url_of(ports.masters[node.index()], DATABASE)?;
         Ok(url.reveal().to_string())
     };
     let mut values = Values::from([

@@ -1,8 +1,11 @@
 //! Where the local cluster lives: its folder, what is in it, and the file that says what runs.
 
 use crate::cluster::NodeId;
-use crate::config::Config;
+use crate::config::{Config, Secret, SecretUrl};
+use crate::limits;
 use crate::process::Process;
+use crate::programs::Owner;
+use crate::server::{Listen, Master};
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Uid;
@@ -11,6 +14,22 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use url::Url;
+
+/// The manual's superuser of the local servers, and its password.
+pub const USER: &str = "root";
+pub const PASSWORD: &str = "root";
+/// The manual's database.
+pub const DATABASE: &str = "bases2-db";
+
+/// The connection string of a local server at `port`, for `database`.
+///
+/// # Errors
+/// A name that fits in no URL.
+pub fn url(port: u16, database: &str) -> anyhow::Result<SecretUrl> {
+    let text = format!("postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/{database}");
+    Ok(SecretUrl::new(Url::parse(&text)?))
+}
 
 /// The folder of a local cluster.
 #[derive(Clone, Debug)]
@@ -63,6 +82,22 @@ impl Layout {
     /// The data folder of a master.
     pub fn master(&self, node: NodeId) -> PathBuf {
         self.root.join(node.name())
+    }
+
+    /// The server of a master. What is configured for it beside its place is up to whoever starts it.
+    pub fn server(&self, node: NodeId, owner: Owner) -> Master {
+        Master {
+            node,
+            data: self.master(node),
+            run: self.run(),
+            owner,
+            archive: super::archive::of(self, node, owner),
+            user: USER.to_string(),
+            password: Secret::new(PASSWORD),
+            listen: Listen::Loopback,
+            patience: limits::SERVER_START,
+            settings: Vec::new(),
+        }
     }
 
     pub fn redis(&self) -> PathBuf {

@@ -2,11 +2,8 @@
 
 mod archive;
 mod detach;
-mod holder;
-mod interrupt;
 mod joined;
 mod layout;
-mod master;
 mod ports;
 mod replace;
 mod services;
@@ -16,20 +13,18 @@ use crate::cli::{Local, OneMaster};
 use crate::cluster::NodeId;
 use crate::config::{self, Config, Values};
 use crate::limits;
-use crate::output;
+use crate::output::{self, say_with_time as say};
 use crate::own_api;
 use crate::process;
 use crate::programs::{Owner, Programs};
 use crate::replication::setup::NeedsRejoin;
+use crate::server::{Holder, Master, ServerState};
 use anyhow::{Context, bail};
-use holder::{Holder, ServerState};
 pub use joined::adopted;
-use layout::{Layout, Ports, State};
-use master::{DATABASE, Master};
+use layout::{DATABASE, Layout, Ports, State, url};
 use nix::sys::signal::Signal;
 pub use replace::Here;
 use serde_json::{Map, Value, json};
-use services::say;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -109,6 +104,9 @@ fn start(config: &Config, master: &Master, state: &State) -> anyhow::Result<()> 
         ));
         master.create(&programs, true, &|| false)?;
     }
+    archive::configure(&Layout::of(config)?, master, port);
+    let mut master = master.clone();
+    master.settings.clone_from(&config.master_settings);
     master.start(&programs, port, &|| false)?;
     if new {
         services::make_database(node, port)?;
@@ -146,8 +144,8 @@ fn rejoin_command(config: &Config, node: NodeId, state: &State) -> anyhow::Resul
     let [first, second] = masters;
     Ok(format!(
         "MASTER1_URL={} MASTER2_URL={} PORT={api} imdb-ha rejoin {node}",
-        Master::url(first, DATABASE)?.reveal(),
-        Master::url(second, DATABASE)?.reveal()
+        url(first, DATABASE)?.reveal(),
+        url(second, DATABASE)?.reveal()
     ))
 }
 
@@ -163,7 +161,7 @@ fn on_master(
     let node = on.node.id();
     let layout = Layout::of(config)?;
     let state = running(&layout)?;
-    let master = Master::new(&layout, node, Owner::find()?);
+    let master = layout.server(node, Owner::find()?);
     act(&master, &state)?;
     // A signal is on its way for a moment.
     let deadline = Instant::now() + Duration::from_secs(1);
@@ -216,7 +214,7 @@ fn stop(layout: &Layout, state: &State) -> anyhow::Result<()> {
     let owner = Owner::find()?;
     let mut left = std::thread::scope(|scope| {
         let masters =
-            NodeId::BOTH.map(|node| scope.spawn(move || Master::new(layout, node, owner).stop()));
+            NodeId::BOTH.map(|node| scope.spawn(move || layout.server(node, owner).stop()));
         if let Some(redis) = state.redis {
             end(redis, limits::API_STOP);
         }
@@ -300,7 +298,7 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         None => "api      not started here".to_string(),
     });
     for node in NodeId::BOTH {
-        let master = Master::new(&layout, node, Owner::find()?);
+        let master = layout.server(node, Owner::find()?);
         let process = master
             .process()
             .map(|process| format!("(process {})", process.pid));
@@ -325,9 +323,9 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
 fn status_json(layout: &Layout, state: &State) -> anyhow::Result<Value> {
     let mut masters = Map::new();
     for node in NodeId::BOTH {
-        let master = Master::new(layout, node, Owner::find()?);
+        let master = layout.server(node, Owner::find()?);
         let of_node = json!({
-            "url": Master::url(state.ports.masters[node.index()], DATABASE)?.reveal(),
+            "url": url(state.ports.masters[node.index()], DATABASE)?.reveal(),
             "state": master.state(),
             "pid": master.process().map(|process| process.pid),
             "data": master.data,

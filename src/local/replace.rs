@@ -1,14 +1,14 @@
 //! What a restore needs of the servers on this machine: the masters of the local cluster, stopped, exchanged and started.
 
-use super::holder::ServerState;
-use super::layout::{Layout, State};
-use super::master::Master;
+use super::layout::{Layout, State, url};
 use super::{running, start};
 use crate::backup::command::Place;
 use crate::backup::restore::Servers;
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::programs::Owner;
+use crate::server::Master;
+use crate::server::ServerState;
 use anyhow::bail;
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ impl Here<'_> {
     fn master(&self, node: NodeId) -> anyhow::Result<(Master, State)> {
         let layout = Layout::of(self.config)?;
         let state = running(&layout)?;
-        Ok((Master::new(&layout, node, Owner::find()?), state))
+        Ok((layout.server(node, Owner::find()?), state))
     }
 }
 
@@ -38,7 +38,7 @@ impl Servers for Here<'_> {
                     master.data.display()
                 );
             }
-            let here = Master::url(state.ports.masters[node.index()], "")?.address();
+            let here = url(state.ports.masters[node.index()], "")?.address();
             let named = self.config.master(node).address();
             let named = named.replace("localhost", "127.0.0.1");
             if here != named {
@@ -78,5 +78,8 @@ impl Servers for Here<'_> {
     fn start(&self, node: NodeId) -> anyhow::Result<()> {
         let (master, state) = self.master(node)?;
         start(self.config, &master, &state)
+    }
+    fn start_by_hand(&self, node: NodeId) -> String {
+        format!("`imdb-ha local start {node}`")
     }
 }

@@ -1,13 +1,15 @@
 //! The parts of the local cluster beside the masters, and what `up` and `detach` both need.
 
-use super::layout::{Layout, State};
-use super::master::{DATABASE, Master};
+use super::layout::{DATABASE, Layout, State, url};
 use crate::cluster::NodeId;
 use crate::config::Values;
 use crate::limits;
+use crate::output::say_with_time as say;
 use crate::own_api;
+use crate::pg;
 use crate::process::Process;
 use crate::programs::Owner;
+use crate::server;
 use anyhow::{Context, bail};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use std::fs::OpenOptions;
@@ -16,13 +18,6 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// One line about one event.
-pub fn say(line: &str) {
-    let now = jiff::Zoned::now();
-    // Whoever listened may have gone, and must not take what is running here along.
-    let _ = writeln!(std::io::stderr(), "{} {line}", now.strftime("%H:%M:%S"));
-}
 
 /// Starts Redis and waits until it takes connections.
 ///
@@ -102,25 +97,8 @@ pub fn start_api(layout: &Layout, joined: &Values) -> anyhow::Result<(Child, Pro
 /// # Errors
 /// Those of the server.
 pub fn make_database(node: NodeId, port: u16) -> anyhow::Result<()> {
-    let settings =
-        crate::pg::connection_settings(&Master::url(port, "postgres")?, limits::SETUP_CALL)?;
-    // A server that was the active one when it ended still has commits wait for a peer that may be gone.
-    let settings = crate::pg::without_waiting(settings);
-    let sessions = crate::pg::Sessions::start_patient(node, settings)?;
-    sessions
-        .run(limits::SETUP_CALL, |session| {
-            let found = session.client().query(
-                "SELECT FROM pg_catalog.pg_database WHERE datname = $1",
-                &[&DATABASE],
-            )?;
-            if found.is_empty() {
-                session
-                    .client()
-                    .batch_execute(&format!("CREATE DATABASE \"{DATABASE}\""))?;
-            }
-            Ok(())
-        })
-        .with_context(|| format!("make the database {DATABASE} on {node}"))
+    let settings = pg::connection_settings(&url(port, "postgres")?, limits::SETUP_CALL)?;
+    server::make_database(node, settings, DATABASE)
 }
 
 /// What `GET /health` tells.

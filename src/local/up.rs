@@ -1,16 +1,15 @@
 //! `imdb-ha local up`: starts everything in order, says one line per event, and stops everything that
 //! it started when it is told to.
 
-use super::interrupt::{Interrupt, Interrupted};
 use super::layout::{Layout, Ports, State};
-use super::master::Master;
 use super::ports::{self, Claim};
-use super::services::{Health, follow, health, make_database, say, start_api, start_redis};
+use super::services::{Health, follow, health, make_database, start_api, start_redis};
 use super::{archive, end, joined, stop};
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
+use crate::interrupt::{Interrupt, Interrupted};
 use crate::limits;
-use crate::output;
+use crate::output::{self, say_with_time as say};
 use crate::process::Process;
 use crate::programs::{Owner, Programs};
 use crate::replication::setup;
@@ -211,9 +210,10 @@ impl Up<'_> {
     ) -> anyhow::Result<()> {
         let durable = !self.options.ephemeral;
         let give_up = || self.interrupt.is_asked();
-        let there = NodeId::BOTH.map(|node| Master::new(&self.layout, node, owner).exists());
+        let there = NodeId::BOTH.map(|node| self.layout.server(node, owner).exists());
         let start = |node: NodeId| -> anyhow::Result<()> {
-            let master = Master::new(&self.layout, node, owner);
+            let mut master = self.layout.server(node, owner);
+            master.settings.clone_from(&self.config.master_settings);
             let programs = &programs[node.index()];
             if !master.exists() {
                 let peer = node.peer();
@@ -228,6 +228,7 @@ impl Up<'_> {
             }
             let port = claim.ports.masters[node.index()];
             claim.release(port);
+            archive::configure(&self.layout, &master, port);
             master.start(programs, port, &give_up)?;
             say(&format!("{node}: up on port {port}"));
             self.interrupt.unless(move || make_database(node, port))

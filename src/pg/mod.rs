@@ -9,6 +9,7 @@ pub use sessions::{Call, CallError, Sessions};
 use crate::config::SecretUrl;
 use crate::limits;
 use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 
 /// Connection settings for a master. The driver's own time limits cover only the TCP level; the
@@ -38,6 +39,19 @@ pub fn connection_settings(
         .keepalives_interval(Duration::from_secs(1))
         .keepalives_retries(3);
     Ok(settings)
+}
+
+/// Connection settings for a server's socket in `folder`, whose owner it trusts.
+pub fn over_socket(folder: &Path, port: u16, user: &str, database: &str) -> postgres::Config {
+    let mut settings = postgres::Config::new();
+    settings
+        .host_path(folder)
+        .port(port)
+        .user(user)
+        .dbname(database)
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+        .application_name("imdb-ha");
+    settings
 }
 
 /// The same settings for sessions whose own commits never wait for the peer. Whoever sets something up,

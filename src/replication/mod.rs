@@ -6,6 +6,7 @@ mod plan;
 mod reach;
 pub mod rejoin;
 pub mod setup;
+mod start;
 pub mod status;
 
 use crate::cluster::NodeId;
@@ -19,8 +20,11 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// What could not be done.
-pub fn report_setup(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let done = setup::run(config)?;
+pub fn report_setup(config: &Config, at_start: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let done = match at_start {
+        true => start::run(config)?,
+        false => setup::run(config)?,
+    };
     if json {
         output::print(json!({ "ok": true, "done": done }));
     } else if done.is_empty() {

@@ -33,8 +33,9 @@ impl Cutover<'_> {
         let (node, peer) = (self.node, self.node.peer());
         let again = || {
             format!(
-                "{node} has not been exchanged; the same command begins anew, or `imdb-ha local start {node}` and \
-                 `imdb-ha rejoin {peer}` leave everything as it was"
+                "{node} has not been exchanged; the same command begins anew, or {} and `imdb-ha rejoin {peer}` leave \
+                 everything as it was",
+                self.servers.start_by_hand(node)
             )
         };
         self.bring_traffic();

@@ -59,6 +59,9 @@ pub trait Servers {
     /// # Errors
     /// Why it does not.
     fn start(&self, node: NodeId) -> anyhow::Result<()>;
+
+    /// How a person starts it, as the beginning of a sentence's object.
+    fn start_by_hand(&self, node: NodeId) -> String;
 }
 
 /// Runs `imdb-ha backup restore`.

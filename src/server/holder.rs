@@ -1,7 +1,7 @@
 //! Which process is the server of a data folder, and what it is doing, by its files and through /proc.
 
-use super::master::Master;
-use super::process::Process;
+use super::Master;
+use crate::process::Process;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fs;

@@ -1,36 +1,77 @@
-//! One PostgreSQL server on this machine: made, started, stopped, killed, frozen.
+//! One PostgreSQL server on this machine: made, started, stopped, killed, frozen. Whoever starts one says where its files are and whom it
+//! listens to: the local cluster, or the launcher of a master that has a machine or a container of its own.
 
-use super::archive::Archive;
-use super::holder::Holder;
-use super::layout::Layout;
+pub mod archive;
+mod holder;
+
+pub use holder::{Holder, ServerState};
+
 use crate::cluster::NodeId;
-use crate::config::SecretUrl;
+use crate::config::Secret;
 use crate::limits;
+use crate::pg::{self, Sessions};
 use crate::process::{self, Bound, Process};
 use crate::programs::{Owner, Programs};
 use anyhow::{Context, bail};
+use archive::Archive;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use url::Url;
 
-/// The manual's names for the local servers.
-const USER: &str = "root";
-const PASSWORD: &str = "root";
-/// The manual's database.
-pub const DATABASE: &str = "bases2-db";
-
-/// A master of the local cluster.
+/// A server of this machine, for one master.
 #[derive(Clone, Debug)]
 pub struct Master {
     pub node: NodeId,
     pub data: PathBuf,
-    run: PathBuf,
-    owner: Owner,
-    archive: Archive,
+    /// The folder of its socket.
+    pub run: PathBuf,
+    pub owner: Owner,
+    pub archive: Archive,
+    /// The superuser that a new one gets.
+    pub user: String,
+    pub password: Secret,
+    pub listen: Listen,
+    /// How long a start may take, crash recovery included.
+    pub patience: Duration,
+    /// More settings, each as its name and value; they win over those of the project.
+    pub settings: Vec<(String, String)>,
+}
+
+/// Whom a server listens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Programs of this machine, with a password.
+    Loopback,
+    /// Every machine, with a password; and whoever reaches its socket, which is its owner alone, without one.
+    Everywhere,
+}
+
+impl Listen {
+    const fn addresses(self) -> &'static str {
+        match self {
+            Listen::Loopback => "127.0.0.1",
+            Listen::Everywhere => "*",
+        }
+    }
+
+    /// How initdb makes `pg_hba.conf`.
+    const fn authentication(self) -> &'static [&'static str] {
+        match self {
+            Listen::Loopback => &["-A", "scram-sha-256"],
+            Listen::Everywhere => &["--auth-local=trust", "--auth-host=scram-sha-256"],
+        }
+    }
+
+    /// What `pg_hba.conf` has beside that.
+    const fn access(self) -> &'static str {
+        match self {
+            Listen::Loopback => "",
+            Listen::Everywhere => "\nhost all all all scram-sha-256\n",
+        }
+    }
 }
 
 /// Whether the path of a socket in this folder is short enough: it has room for 107 characters (Linux's `sockaddr_un`).
@@ -39,22 +80,6 @@ pub fn has_room_for_sockets(folder: &Path) -> bool {
 }
 
 impl Master {
-    pub fn new(layout: &Layout, node: NodeId, owner: Owner) -> Master {
-        Master {
-            node,
-            data: layout.master(node),
-            run: layout.run(),
-            owner,
-            archive: Archive::new(layout, node, owner),
-        }
-    }
-
-    /// Its connection string at `port`, for `database`.
-    pub fn url(port: u16, database: &str) -> anyhow::Result<SecretUrl> {
-        let text = format!("postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/{database}");
-        Ok(SecretUrl::new(Url::parse(&text)?))
-    }
-
     /// Whether its data folder has been made.
     pub fn exists(&self) -> bool {
         self.data.join("PG_VERSION").exists()
@@ -77,13 +102,14 @@ impl Master {
         }
         self.owner.make_folder(&new)?;
         let password = new.with_extension("password");
-        fs::write(&password, PASSWORD)?;
+        fs::write(&password, self.password.reveal())?;
         self.owner.give(&password)?;
         let mut command = programs.command("initdb", self.owner);
         command
             .arg("-D")
             .arg(&new)
-            .args(["-U", USER, "-A", "scram-sha-256", "-E", "UTF8"]);
+            .args(["-U", &self.user, "-E", "UTF8"])
+            .args(self.listen.authentication());
         command
             .arg("--locale=C.UTF-8")
             .arg(format!("--pwfile={}", password.display()));
@@ -102,6 +128,9 @@ impl Master {
         let main = new.join("postgresql.conf");
         let text = fs::read_to_string(&main)?;
         fs::write(&main, format!("{text}\ninclude = 'imdb-ha.conf'\n"))?;
+        let access = new.join("pg_hba.conf");
+        let text = fs::read_to_string(&access)?;
+        fs::write(&access, text + self.listen.access())?;
         // An empty folder of that name is replaced; one with something in it is somebody's, and stays.
         fs::rename(&new, &self.data).with_context(|| {
             format!(
@@ -119,11 +148,10 @@ impl Master {
             false => String::new(),
         };
         let text = format!(
-            "# Written at each start by `imdb-ha local up`; put settings of your own into postgresql.auto.conf\n\
-             # with ALTER SYSTEM.\n\n{}\n\
+            "# Written at each start by imdb-ha; put settings of your own into postgresql.auto.conf with ALTER SYSTEM.\n\n{}\n\
              cluster_name = '{}'\n\
              port = {port}\n\
-             listen_addresses = '127.0.0.1'\n\
+             listen_addresses = '{}'\n\
              unix_socket_directories = '{}'\n\
              logging_collector = on\n\
              log_directory = 'log'\n\
@@ -131,15 +159,24 @@ impl Master {
              log_truncate_on_rotation = on\n\
              log_rotation_age = 1d\n\
              log_rotation_size = 0\n\
-             {}",
+             {}{}",
             include_str!("../../sql/master.conf"),
             self.node,
+            self.listen.addresses(),
             sockets.replace('\'', "''"),
             self.archive.settings(),
+            self.own_settings(),
         );
         let path = self.data.join("imdb-ha.conf");
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         Ok(self.owner.give(&path)?)
+    }
+
+    fn own_settings(&self) -> String {
+        let line = |(name, value): &(String, String)| {
+            format!("{name} = '{}'\n", value.replace('\'', "''"))
+        };
+        self.settings.iter().map(line).collect()
     }
 
     /// Starts the server and waits until it accepts connections.
@@ -167,17 +204,18 @@ impl Master {
         }
         self.remove_stale_locks(port)?;
         self.configure(port)?;
-        self.archive.prepare(&self.data, &self.run, port);
-        let deadline = Instant::now() + limits::SERVER_START;
+        self.archive.prepare(&self.data);
+        let deadline = Instant::now() + limits::SERVER_START.min(self.patience);
         let bound = Bound {
             // It gives up by itself before that.
-            patience: limits::SERVER_START + Duration::from_secs(5),
+            patience: self.patience + Duration::from_secs(5),
             give_up,
             end: &|pg_ctl| self.end_start(pg_ctl),
         };
         loop {
             let log = self.data.join("start.log");
             let mut command = programs.command("pg_ctl", self.owner);
+            self.archive.lend_passphrase(&mut command);
             command
                 .arg("start")
                 .arg("-D")
@@ -185,7 +223,7 @@ impl Master {
                 .arg("-l")
                 .arg(&log)
                 .args(["-s", "-w", "-t"]);
-            command.arg(limits::SERVER_START.as_secs().to_string());
+            command.arg(self.patience.as_secs().to_string());
             let doing = format!("start {}", self.node);
             let Err(error) = process::run(&mut command, &doing, &bound) else {
                 return Ok(());
@@ -304,4 +342,32 @@ impl Master {
         }
         Ok(())
     }
+}
+
+/// Makes a database, unless it is there; `settings` lead to another one of the same server.
+///
+/// # Errors
+/// Those of the server.
+pub fn make_database(
+    node: NodeId,
+    settings: postgres::Config,
+    database: &str,
+) -> anyhow::Result<()> {
+    // A server that was the active one when it ended still has commits wait for a peer that may be gone.
+    let sessions = Sessions::start_patient(node, pg::without_waiting(settings))?;
+    let name = database.to_string();
+    sessions
+        .run(limits::SETUP_CALL, move |session| {
+            let found = session.client().query(
+                "SELECT FROM pg_catalog.pg_database WHERE datname = $1",
+                &[&name],
+            )?;
+            if found.is_empty() {
+                let name = name.replace('"', "\"\"");
+                let statement = format!("CREATE DATABASE \"{name}\"");
+                session.client().batch_execute(&statement)?;
+            }
+            Ok(())
+        })
+        .with_context(|| format!("make the database {database} on {node}"))
 }

@@ -1,4 +1,4 @@
-//! Whether the end of `local up` was asked for, and waiting that stops when it is.
+//! Whether the end of what runs in the foreground was asked for, and waiting that stops when it is.
 
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
