@@ -1,5 +1,6 @@
 # Two images from one file. `master`: PostgreSQL, pgBackRest and the program as its launcher. `api`: the program and what it takes to
-# back up, try and restore both masters; no shell, no package manager, nothing that an intruder could use.
+# back up, try and restore both masters. It has no package manager and no tools, and a shell only because PostgreSQL calls one for the command
+# that fetches WAL.
 
 FROM debian:trixie-slim AS build
 RUN apt-get update \
@@ -40,11 +41,12 @@ FROM postgres AS closure
 COPY --from=build /imdb-ha /usr/local/bin/imdb-ha
 RUN mkdir -p /out \
     && cd /usr/lib/postgresql/17/bin \
-    && programs="/usr/local/bin/imdb-ha /usr/bin/pgbackrest /usr/bin/setpriv $PWD/postgres $PWD/initdb $PWD/pg_ctl $PWD/psql $PWD/pg_amcheck" \
+    && programs="/usr/local/bin/imdb-ha /usr/bin/pgbackrest /usr/bin/setpriv /usr/bin/dash $PWD/postgres $PWD/initdb $PWD/pg_ctl $PWD/psql $PWD/pg_amcheck" \
     && ldd $programs /usr/lib/postgresql/17/lib/*.so | awk '$2 == "=>" {print $3} $1 ~ /^\// && NF == 2 {print $1}' \
         | grep '^/' | sort -u | xargs cp -L --parents -t /out \
-    && cp -a --parents -t /out $programs /usr/lib/postgresql/17/lib /usr/share/postgresql/17 /usr/share/zoneinfo \
+    && cp -a --parents -t /out $programs /usr/lib/postgresql/17/lib /usr/share/postgresql/17 /usr/share/zoneinfo /usr/lib/locale/C.utf8 \
         /etc/passwd /etc/group /var/lib/imdb-ha /var/lib/pgbackrest /var/log/pgbackrest \
+    && ln -s usr/bin /out/bin && ln -s dash /out/usr/bin/sh \
     && printf 'hosts: files dns\npasswd: files\ngroup: files\n' >/out/etc/nsswitch.conf \
     && install -d -m 1777 /out/tmp
 

@@ -19,6 +19,12 @@ const OF_THE_MACHINE: &[&str] = &[
     "could not create any Unix-domain sockets",
     "Permission denied",
     "Too many open files",
+    // A setting that holds on the master's machine and not here: a locale, or a library to load. A damaged file of settings fails
+    // its checksum before that.
+    "invalid value for parameter",
+    "could not access file",
+    // The shell, or the program that fetches WAL, is not there.
+    "command not found",
     // pgBackRest's complaints about its options, when the server asks it for WAL.
     "ERROR: [031]",
     "ERROR: [032]",

@@ -36,9 +36,7 @@ pub fn run(
         Backup::Drill { label, node, json } => {
             super::drill_report::report(place, config, label.as_deref(), &nodes(node), json)
         }
-        Backup::Cycle { node, delay, json } => {
-            cycle::report(place, config, node.id(), delay, json)
-        }
+        Backup::Cycle { node, delay, json } => cycle::report(place, config, node.id(), delay, json),
         Backup::Publish => publish(place, config),
     }
 }
