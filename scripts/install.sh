@@ -3,6 +3,7 @@
 #
 #   scripts/install.sh          what `scripts/up.sh` needs: PostgreSQL 16 or newer, pgBackRest, Redis, curl, a linker
 #   scripts/install.sh --test   and what `scripts/test.sh` needs beside that: shellcheck, rustfmt, clippy
+#   scripts/install.sh --engine and a Docker engine with Compose, for `scripts/test-compose.sh`
 #   scripts/install.sh --plan   only prints what it would install
 #
 # Supported: Debian 12 and 13, Ubuntu 24.04; as root or with sudo. A machine that has everything needs no root.
@@ -20,12 +21,14 @@ die() {
 }
 
 want_test=no
+want_engine=no
 plan_only=no
 for argument in "$@"; do
   case $argument in
     --test) want_test=yes ;;
+    --engine) want_engine=yes ;;
     --plan) plan_only=yes ;;
-    *) die "unknown option '$argument'; the options are --test and --plan" ;;
+    *) die "unknown option '$argument'; the options are --test, --engine and --plan" ;;
   esac
 done
 
@@ -112,6 +115,16 @@ if [ "$want_test" = yes ]; then
   fi
 fi
 
+if [ "$want_engine" = yes ]; then
+  compose=docker-compose
+  [ "$system" != ubuntu-24.04 ] || compose=docker-compose-v2
+  command -v dockerd >/dev/null || need docker.io "the engine that runs the containers"
+  command -v iptables >/dev/null || need iptables "the engine's networks"
+  docker compose version >/dev/null 2>&1 || need "$compose" "docker compose"
+  docker buildx version >/dev/null 2>&1 || need docker-buildx "builds the images"
+  command -v debootstrap >/dev/null || need debootstrap "makes base images where no registry can be reached"
+fi
+
 if [ ${#packages[@]} -eq 0 ] && [ ${#components[@]} -eq 0 ]; then
   echo "install: nothing is missing"
   exit 0
@@ -128,6 +141,10 @@ fi
 echo "install: this machine ($system) lacks:"
 [ ${#reasons[@]} -eq 0 ] || printf '%s\n' "${reasons[@]}"
 [ ${#components[@]} -eq 0 ] || printf '  rustup component %s\n' "${components[@]}"
+# Debian 12's Compose is the old one, so the engine and its parts come from Debian 13 as well.
+case " ${packages[*]} " in
+  *" docker"*) [ "$system" != debian-12 ] || use_trixie=yes ;;
+esac
 if [ "$use_trixie" = yes ]; then
   echo "install: Debian 12's own PostgreSQL and pgBackRest are too old, so both come from Debian 13 (trixie), which is"
   echo "install: added with a low priority; what they need comes with them: libc, libssl, perl and some 15 to 40 packages"
@@ -236,7 +253,7 @@ if [ ${#packages[@]} -gt 0 ]; then
   # what must fit a cargo of 1.85 or newer.
   own=() newer=()
   for package in "${packages[@]}"; do
-    case $package in postgresql* | pgbackrest | rust*) newer+=("$package") ;; *) own+=("$package") ;; esac
+    case $package in postgresql* | pgbackrest | rust* | docker*) newer+=("$package") ;; *) own+=("$package") ;; esac
   done
   if [ -n "$(dpkg --audit)" ]; then
     echo "install: an earlier installation was interrupted and is completed first"

@@ -126,6 +126,9 @@ fn the_pure_core_knows_nobody_and_arrows_point_down() {
             "src/genres/",
             &["crate::http", "crate::supervisor", "crate::local"],
         ),
+        ("src/server/", &["crate::local", "crate::launcher"]),
+        ("src/launcher/", &["crate::local", "crate::http"]),
+        ("src/backup/", &["crate::local", "crate::launcher"]),
         (
             "src/probe.rs",
             &["crate::http", "crate::local", "crate::genres"],

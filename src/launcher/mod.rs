@@ -159,9 +159,18 @@ impl Launcher<'_> {
             made?;
         }
         let log = server_log::follow(&master.data)?;
-        let started = master.start(&programs, self.port, &give_up);
-        self.interrupt.check()?;
-        started?;
+        match master.process() {
+            // In a container it would have ended with its launcher.
+            Some(process) => say(&format!(
+                "{node}: it runs already, as process {} of a launcher that is gone",
+                process.pid
+            )),
+            None => {
+                let started = master.start(&programs, self.port, &give_up);
+                self.interrupt.check()?;
+                started?;
+            }
+        }
         let database = self.config.master(node).database();
         let settings = pg::over_socket(&master.run, self.port, &master.user, "postgres");
         let work = master.clone();

@@ -1,0 +1,258 @@
+#!/usr/bin/env bash
+# Tests the containers on a real engine: builds and starts them from this folder, tries what the manual's sections 3.6, 4.2, 4.3, 5, 6, 9
+# and 12 promise command by command, strikes them, and removes everything again, its own volumes included. A line for each step.
+#
+#   scripts/test-compose.sh          everything
+#   scripts/test-compose.sh --keep   and leaves the containers running, to look at
+#
+# It refuses while containers of this name are there: they may be somebody's, and names and ports are fixed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+keep=no
+case ${1:-} in
+  '') ;;
+  --keep) keep=yes ;;
+  *) echo "usage: $0 [--keep]" >&2; exit 2 ;;
+esac
+
+# A project of its own has volumes of its own. What a .env here says is for its owner's deployment.
+export COMPOSE_PROJECT_NAME=imdb-ha-test COMPOSE_DISABLE_ENV_FILE=1
+unset ADMIN_TOKEN POSTGRES_PASSWORD REPLICATION_PASSWORD BACKUP_PASSPHRASE API_ADDRESS DATABASE_ADDRESS MASTER_SETTINGS
+readonly API=http://127.0.0.1:5000
+readonly TOKEN='Authorization: Bearer imdb-ha-example-token'
+readonly JSON='Content-Type: application/json'
+readonly CONTAINERS=(imdb-master1 imdb-master2 imdb-redis imdb-api)
+# The scripts of the backups mean the containers, and not a local cluster that may run here as well.
+export IMDB_HA_BIN=/nowhere CARGO_TARGET_DIR=/nowhere
+
+docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers; scripts/engine.sh starts one" >&2; exit 1; }
+there=$(docker ps --all --quiet --filter name='^/(imdb-master[12]|imdb-redis|imdb-api|replication-setup)$')
+[ -z "$there" ] || { echo "test-compose: containers of this name are there already; docker compose down removes them and keeps their volumes" >&2; exit 1; }
+
+work=$(mktemp -d)
+finish() {
+  if [ "$keep" = yes ]; then
+    echo "kept: COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME docker compose down --volumes"
+  else
+    docker compose down --volumes --timeout 20 >/dev/null 2>&1
+  fi
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+passed=0 failed=()
+# Runs one step; what it prints is shown when it fails.
+step() { # what is true, function with arguments
+  local what=$1 began=$SECONDS
+  shift
+  if (set -e; "$@") >"$work/step" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok      $what ($((SECONDS - began)) s)"
+  else
+    failed+=("$what")
+    echo "FAILED  $what ($((SECONDS - began)) s)"
+    tail -n 30 "$work/step" | sed 's/^/        /'
+  fi
+}
+
+# The last line of a step prints what it found, so that a failure shows it.
+expect() { # pattern, command...
+  local pattern=$1 said
+  shift
+  said=$("$@" 2>&1 </dev/null) || { echo "'$*' failed: $said"; return 1; }
+  grep -qE -- "$pattern" <<<"$said" || { echo "'$*' does not say $pattern: $said"; return 1; }
+}
+
+sql() { docker exec "$1" psql -U root -d bases2-db -Atqc "$2"; } # container, statement
+imdb_ha() { docker compose exec -T imdb-api imdb-ha "$@"; }
+answer() { curl -sS --max-time 15 -w ' %{http_code}' "$@"; } # curl's arguments; the body and the status
+post() { answer -H "$JSON" -d "$2" "$API$1"; }
+order() { answer -X POST -H "$TOKEN" "$API$1"; }
+
+is_healthy() {
+  local name
+  for name in "${CONTAINERS[@]}"; do
+    [ "$(docker inspect -f '{{.State.Health.Status}}' "$name")" = healthy ] || return 1
+  done
+  curl -s --max-time 2 "$API/health" | grep -q '"durability":"zero-loss"'
+}
+
+healthy_within() { # seconds
+  local until=$((SECONDS + $1))
+  until is_healthy; do
+    [ "$SECONDS" -lt "$until" ] || { docker compose ps --all; curl -s --max-time 2 "$API/status"; return 1; }
+    sleep 0.3
+  done
+}
+
+# --- the steps -----------------------------------------------------------------------------------
+
+config_is_clean() { [ -z "$(docker compose config --quiet 2>&1)" ]; }
+
+up() { docker compose up --detach --build --wait; }
+
+images_are_small() {
+  local api master
+  api=$(($(docker image inspect -f '{{.Size}}' imdb-ha) / 1000000))
+  master=$(($(docker image inspect -f '{{.Size}}' imdb-ha-master) / 1000000))
+  echo "imdb-ha $api MB, imdb-ha-master $master MB"
+  [ "$api" -lt 120 ] && [ "$master" -lt 450 ]
+}
+
+containers_are_narrow() {
+  expect '^999:999 true \[ALL\]$' docker inspect -f '{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}}' imdb-api
+  expect '^postgres \[ALL\]$' docker inspect -f '{{.Config.User}} {{.HostConfig.CapDrop}}' imdb-master1
+  ! docker exec imdb-api ls / || return 1
+}
+
+replication() { # section 3.6
+  local node peer
+  for node in 1 2; do
+    peer=$((3 - node))
+    expect "^sub_from_master$peer\|t\|slot_${peer}_to_$node\$" sql "imdb-master$node" 'SELECT subname, subenabled, subslotname FROM pg_subscription'
+    expect '^pub_imdb$' sql "imdb-master$node" 'SELECT pubname FROM pg_publication'
+    expect "^slot_${node}_to_$peer\|logical\|t\|" sql "imdb-master$node" 'SELECT slot_name, slot_type, active, restart_lsn FROM pg_replication_slots'
+    expect "sub_from_master$peer" sql "imdb-master$node" 'SELECT * FROM pg_stat_subscription'
+  done
+  expect 'both directions are streaming' imdb_ha replication status
+}
+
+endpoints() { # section 6
+  expect '"genero":"Telenovela"}.*"node_used":"master[12]"} 201$' post /generos '{"genero": "Telenovela"}'
+  expect '"id_genero":9001.* 201$' post /generos '{"id_genero": 9001, "genero": "Radionovela"}'
+  expect ' 409$' post /generos '{"id_genero": 9001, "genero": "Radionovela"}'
+  expect "'genero'.* 400\$" post /generos '{"genero": " "}'
+  expect '"ok":true,"active_node":"master[12]".* 200$' answer "$API/health"
+  expect '"active_node":"master[12]"} 200$' answer "$API/active-node"
+  expect ' 401$' answer -X POST "$API/switch-to-secondary"
+  expect '"active_node":"master2"} 200$' order /switch-to-secondary
+  expect '"node_used":"master2"} 201$' post /generos '{"genero": "Fotonovela"}'
+  expect '"active_node":"master1"} 200$' order /switch-to-primary
+}
+
+backups() { # section 4.2
+  local type
+  for type in full diff incr; do
+    docker exec imdb-master1 pgbackrest --stanza=imdb-master1 "--type=$type" backup
+    expect "$type backup: " docker exec imdb-master1 pgbackrest --stanza=imdb-master1 info
+  done
+}
+
+restores() { # section 4.3
+  local label moment
+  docker compose exec -T imdb-api imdb-ha backup run master1 --type full --json >"$work/run"
+  label=$(grep -oE '[0-9]{8}-[0-9]{6}F' "$work/run" | head -n 1)
+  expect ' 201$' post /generos '{"id_genero": 9101, "genero": "Before"}'
+  sleep 1.1
+  moment=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+  sleep 1.1
+  expect ' 200$' answer -X DELETE "$API/generos/9101"
+  imdb_ha backup restore master1 --to "$moment" --yes
+  expect '"Before".* 200$' answer "$API/generos/9101"
+  imdb_ha backup restore master1 --set "$label" --yes
+  expect ' 404$' answer "$API/generos/9101"
+  imdb_ha compare
+  healthy_within 30
+}
+
+catalogue() { # section 5
+  local type fields
+  for type in full diff incr; do
+    fields=$(docker exec imdb-redis redis-cli get "pgbackrest:latest:$type")
+    for field in timestamp type stanza location size_bytes size_human duration_seconds status master; do
+      grep -q "\"$field\":" <<<"$fields" || { echo "pgbackrest:latest:$type lacks $field: $fields"; return 1; }
+    done
+  done
+  expect 'pgbackrest:backup:' docker exec imdb-redis redis-cli --scan --pattern 'pgbackrest:backup:*'
+}
+
+scripts() { # section 9
+  scripts/pgbackrest/bootstrap.sh
+  scripts/pgbackrest/run-backup.sh imdb-master2 incr --publish-redis --redis-service redis
+  expect 'master2' scripts/pgbackrest/show-info.sh imdb-master2
+  scripts/pgbackrest/simulate-backup-cycle.sh
+  expect '"day":6|"day": 6' docker exec imdb-redis redis-cli get pgbackrest:simple:day6:imdb-master1
+}
+
+logs() { # section 12
+  expect 'database system is ready' docker logs imdb-master1
+  expect 'database system is ready' docker logs imdb-master2
+  expect 'backup command end' docker exec imdb-master1 cat /var/log/pgbackrest/imdb-master1-backup.log
+  expect 'listens on' docker logs imdb-api
+  expect 'total_commands_processed' docker exec imdb-redis redis-cli INFO stats
+  (timeout 3 docker exec imdb-redis redis-cli MONITOR || true) | grep -q OK
+}
+
+# The main process of a container dies, as by a fault of its own or for want of memory: the engine starts it again.
+crashes() {
+  local name count
+  for name in "${CONTAINERS[@]}"; do
+    count=$(docker inspect -f '{{.RestartCount}}' "$name")
+    kill -9 "$(docker inspect -f '{{.State.Pid}}' "$name")"
+    healthy_within 30
+    [ "$(docker inspect -f '{{.RestartCount}}' "$name")" -gt "$count" ]
+  done
+  # A server that dies under its launcher.
+  docker exec imdb-master1 sh -c 'kill -9 $(head -n 1 /var/lib/imdb-ha/master1/data/postmaster.pid)'
+  healthy_within 30
+}
+
+# A master whose volume is lost is rebuilt from the other one, which serves meanwhile.
+lost_volume() {
+  expect ' 20[01]$' post /generos '{"genero": "Survivor"}'
+  docker compose rm --stop --force imdb-master2
+  docker volume rm "${COMPOSE_PROJECT_NAME}_imdb_master2_data" 2>/dev/null || {
+    # The API has it mounted.
+    docker compose rm --stop --force imdb-api
+    docker volume rm "${COMPOSE_PROJECT_NAME}_imdb_master2_data"
+  }
+  docker compose up --detach --wait
+  expect '"active_node":"master1".*"degraded"' answer "$API/health"
+  imdb_ha rejoin master2 --yes
+  imdb_ha compare
+  healthy_within 30
+}
+
+down_and_up() {
+  local before after
+  before="$(sql imdb-master1 'SELECT count(*) FROM generos') $(docker exec imdb-redis redis-cli dbsize)"
+  docker compose down
+  docker compose up --detach --wait
+  healthy_within 30
+  after="$(sql imdb-master2 'SELECT count(*) FROM generos') $(docker exec imdb-redis redis-cli dbsize)"
+  echo "before: $before, after: $after"
+  [ "${before%% *}" = "${after%% *}" ] && [ "${after##* }" -gt 0 ]
+  expect 'full backup' docker exec imdb-master1 pgbackrest --stanza=imdb-master1 info
+}
+
+example_secrets_stay_home() {
+  local said
+  if said=$(API_ADDRESS=0.0.0.0 docker compose run --rm --no-deps imdb-api 2>&1); then echo "it serves: $said"; return 1; fi
+  grep -q 'ADMIN_TOKEN: is the one of the example' <<<"$said" || { echo "$said"; return 1; }
+}
+
+began=$SECONDS
+step "docker compose config has no warning" config_is_clean
+step "docker compose up --build --wait ends healthy" up
+[ ${#failed[@]} -eq 0 ] || { docker compose logs --tail 20; echo "$passed passed, ${#failed[@]} failed"; exit 1; }
+step "the images are small: $(images_are_small)" images_are_small
+step "the containers may do little" containers_are_narrow
+step "writes are safe on both masters" healthy_within 30
+step "3.6: the replication is as the manual shows it" replication
+step "6: the endpoints" endpoints
+step "4.2: backups by hand, of each type" backups
+step "4.3: both masters taken back, to a moment and to a backup" restores
+step "9: the scripts" scripts
+step "5: the catalogue in Redis" catalogue
+step "12: the logs" logs
+step "what crashes is started again and gets well by itself" crashes
+step "a lost volume is rebuilt while the other master serves" lost_volume
+step "down and up keep everything" down_and_up
+step "the example's token is not published" example_secrets_stay_home
+step "chaos: each kind of fault once, and nothing is lost" env -u IMDB_HA_BIN -u CARGO_TARGET_DIR scripts/chaos.sh --on compose
+step "everything is well in the end" healthy_within 30
+[ ${#failed[@]} -eq 0 ] || printf 'failed: %s\n' "${failed[@]}"
+echo "$passed passed, ${#failed[@]} failed in $((SECONDS - began)) s"
+[ ${#failed[@]} -eq 0 ]
