@@ -23,14 +23,14 @@ readonly API=http://127.0.0.1:5000
 readonly TOKEN='Authorization: Bearer imdb-ha-example-token'
 readonly JSON='Content-Type: application/json'
 readonly CONTAINERS=(imdb-master1 imdb-master2 imdb-redis imdb-api)
-# The scripts of the backups mean the containers, and not a local cluster that may run here as well.
-export IMDB_HA_BIN=/nowhere CARGO_TARGET_DIR=/nowhere
 
 docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers; scripts/engine.sh starts one" >&2; exit 1; }
 there=$(docker ps --all --quiet --filter name='^/(imdb-master[12]|imdb-redis|imdb-api|replication-setup)$')
 [ -z "$there" ] || { echo "test-compose: containers of this name are there already; docker compose down removes them and keeps their volumes" >&2; exit 1; }
 
 work=$(mktemp -d)
+# The scripts of the backups mean the containers, and not a local cluster that may run here as well.
+export IMDB_HA_DATA=$work/none
 finish() {
   if [ "$keep" = yes ]; then
     echo "kept: COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME docker compose down --volumes"
@@ -251,7 +251,7 @@ step "what crashes is started again and gets well by itself" crashes
 step "a lost volume is rebuilt while the other master serves" lost_volume
 step "down and up keep everything" down_and_up
 step "the example's token is not published" example_secrets_stay_home
-step "chaos: each kind of fault once, and nothing is lost" env -u IMDB_HA_BIN -u CARGO_TARGET_DIR scripts/chaos.sh --on compose
+step "chaos: each kind of fault once, and nothing is lost" scripts/chaos.sh --on compose
 step "everything is well in the end" healthy_within 30
 [ ${#failed[@]} -eq 0 ] || printf 'failed: %s\n' "${failed[@]}"
 echo "$passed passed, ${#failed[@]} failed in $((SECONDS - began)) s"
