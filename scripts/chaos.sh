@@ -8,6 +8,8 @@
 #   scripts/chaos.sh --only kill-active,handover --json     some kinds, for programs
 #   scripts/chaos.sh --help                                 all flags, and the kinds
 #
+# IMDB_HA_PROFILE=dev takes cargo's debug build, which is slower and made at once after a test run.
+#
 # Exit code 1: a promise was broken, or the system did not recover. A missed time is told, and counts with --strict.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,7 +19,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/install.sh >&2
 echo "chaos: building (the first time takes some minutes)" >&2
 # Run by itself and not by cargo, which would add an error of its own to what is found.
-driver=$(cargo bench --locked --quiet --bench chaos --no-run --message-format=json |
+driver=$(cargo bench --locked --quiet --profile "${IMDB_HA_PROFILE:-bench}" --bench chaos --no-run --message-format=json |
   sed -nE 's/.*"name":"chaos".*"executable":"([^"]+)".*/\1/p')
 [ -n "$driver" ] || { echo "chaos: cargo did not say what it built" >&2; exit 1; }
 exec "$driver" "$@"

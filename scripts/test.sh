@@ -27,8 +27,20 @@ check_tokio() {
 # other cluster of this machine is in, so that what is left behind is known to be theirs.
 check_tests() { TMPDIR=$tests_folder cargo test --locked --quiet --no-fail-fast; }
 
-# One fault of each kind under load, in the same folder.
-check_chaos() { TMPDIR=$tests_folder scripts/chaos.sh; }
+# One fault of each kind under load, in the same folder, with what the tests have built.
+check_chaos() { IMDB_HA_PROFILE=dev TMPDIR=$tests_folder scripts/chaos.sh; }
+
+# The containers, where a Docker engine can be had.
+check_compose() {
+  local code=0
+  scripts/engine.sh || code=$?
+  # What cannot be had is told above and fails nobody's tests.
+  case $code in
+    0) IMDB_HA_PROFILE=dev scripts/test-compose.sh ;;
+    3) echo "compose: NOT TESTED, for want of an engine" ;;
+    *) return 1 ;;
+  esac
+}
 
 # Folders and processes of the tests that are there still. A process is told by its command line or its working
 # folder, which is all that Redis has; the API has only its environment.
@@ -55,7 +67,7 @@ check_nothing_left() {
   return 1
 }
 
-checks=(format clippy scripts rustdoc tokio tests chaos nothing_left)
+checks=(format clippy scripts rustdoc tokio tests chaos compose nothing_left)
 [ $# -eq 0 ] || checks=("$@")
 
 # shellcheck source=scripts/rust.sh
