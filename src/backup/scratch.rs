@@ -289,7 +289,7 @@ impl Scratch {
             .dbname(&self.database)
             .connect_timeout(limits::CONNECT_TIMEOUT)
             .application_name("imdb-ha");
-        let sessions = Sessions::start_patient(self.node, settings)?;
+        let sessions = Sessions::start_patient(self.node, settings.into())?;
         Ok(sessions.run(patience, work)?)
     }
 

@@ -5,6 +5,7 @@
 mod backups;
 mod check;
 mod secret;
+mod tls;
 mod variables;
 
 pub use backups::{Backups, Plan};
@@ -46,6 +47,8 @@ pub struct Config {
     pub replication_password: Secret,
     /// Address of each master as its peer sees it.
     pub peer_addresses: [PeerAddress; 2],
+    /// The file on the masters' machines by which they prove each other's names; without it they do not.
+    pub peer_sslrootcert: Option<String>,
     /// Folder of the local cluster, if one was named.
     pub data: Option<String>,
     /// The home folder, below which the local cluster lives by default for anyone but root.
@@ -149,6 +152,7 @@ impl Config {
             request_deadline: Duration::from_millis(check.request_deadline()),
             replication_password: Secret(check.text("REPLICATION_PASSWORD")),
             peer_addresses: peers,
+            peer_sslrootcert: check.peer_sslrootcert(),
             data: check.optional("IMDB_HA_DATA"),
             home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
             pg_bin: check.optional("PG_BIN"),

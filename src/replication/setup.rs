@@ -256,22 +256,20 @@ fn make_role(
 
 /// Whether the role can log in with the configured password.
 fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
-    let mut settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?;
-    settings
-        .user(ROLE)
-        .password(config.replication_password.reveal());
+    let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?
+        .as_role(ROLE, config.replication_password.reveal());
     // The pool hides why a login was refused, so this is a connection of its own; on a thread of its
     // own, because connecting to a frozen server never ends.
     let (reply, answer) = crossbeam_channel::bounded(1);
     std::thread::Builder::new()
         .name(format!("login-{node}"))
         .spawn(move || {
-            let _ = reply.send(settings.connect(postgres::NoTls).map(drop));
+            let _ = reply.send(settings.connect().map(drop));
         })?;
     match answer.recv_timeout(limits::SETUP_CALL) {
         Ok(Ok(())) => Ok(true),
         Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => Ok(false),
-        Ok(Err(error)) => bail!("log in on {node} as {ROLE}: {}", pg::explain(&error)),
+        Ok(Err(error)) => bail!("log in on {node} as {ROLE}: {error}"),
         Err(_) => bail!(
             "log in on {node} as {ROLE}: no answer within {} s",
             limits::SETUP_CALL.as_secs()
