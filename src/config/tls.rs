@@ -92,3 +92,61 @@ fn value(url: &Url, wanted: &str) -> Result<Option<String>, String> {
         (first, None) => Ok(first.map(|(_, value, _)| value)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(query: &str) -> Result<Option<Files>, String> {
+        let url = format!("postgresql://root@db/imdb{query}");
+        files(&Url::parse(&url).expect("a URL"))
+    }
+
+    #[test]
+    fn only_a_way_that_proves_who_answers_is_taken() {
+        assert_eq!(of(""), Ok(None));
+        assert_eq!(of("?sslmode=disable"), Ok(None));
+        let files = |own| {
+            let roots = "/etc/a+b c.pem".to_string();
+            Ok(Some(Files { roots, own }))
+        };
+        let verified = "?sslmode=verify-full&sslrootcert=/etc/a+b%20c.pem";
+        assert_eq!(of(verified), files(None));
+        let own = of(&format!("{verified}&sslcert=c&sslkey=k"));
+        assert_eq!(own, files(Some(("c".to_string(), "k".to_string()))));
+        for (query, reason) in [
+            ("?sslmode=require", "takes anybody for the server"),
+            ("?sslmode=prefer&sslrootcert=/a", "does without encryption"),
+            ("?sslmode=allow", "only if the server insists"),
+            ("?sslmode=verify-ca&sslrootcert=/a", "takes whoever has"),
+            ("?sslmode=Verify-Full&sslrootcert=/a", "must be verify-full"),
+            ("?sslmode=verify-full", "needs sslrootcert"),
+            ("?sslmode=verify-full&sslrootcert=", "empty sslrootcert"),
+            (
+                "?sslmode=verify-full&sslrootcert=/a&sslmode=disable",
+                "sslmode twice",
+            ),
+            ("?ssl%6Dode=require", "takes anybody for the server"),
+            ("?sslrootcert=/a", "without sslmode=verify-full"),
+            (
+                "?sslmode=verify-full&sslrootcert=/a&sslcert=/b",
+                "need each other",
+            ),
+        ] {
+            let refused = of(query).expect_err(query);
+            assert!(refused.contains(reason), "{query}: {refused}");
+        }
+    }
+
+    #[test]
+    fn the_driver_gets_everything_else_as_it_was_written() {
+        let url = "postgresql://root:a%20b@db:5433/imdb?options=-c%20a%3Db+c&sslmode=disable&connect_timeout=3";
+        let stripped = stripped(&Url::parse(url).expect("a URL"));
+        assert_eq!(
+            stripped,
+            "postgresql://root:a%20b@db:5433/imdb?options=-c%20a%3Db+c&connect_timeout=3"
+        );
+        let bare = Url::parse("postgresql://db/imdb?sslmode=disable").expect("a URL");
+        assert_eq!(super::stripped(&bare), "postgresql://db/imdb");
+    }
+}

@@ -167,7 +167,7 @@ impl Settings {
             let mut error = ConnectError::from(error);
             // The driver saw only that the way ended.
             if let Some(why) = tls::told(&failure) {
-                error.cause = format!("{}: {why}", error.cause);
+                error.cause = format!("{}: TLS: {why}", error.cause);
             }
             error
         })
