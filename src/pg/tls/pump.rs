@@ -350,3 +350,166 @@ fn wait(polled: &mut [PollFd], patience: Option<Duration>) -> io::Result<()> {
 fn is_later(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::tls::{Files, Target, Trust};
+    use rcgen::{CertifiedKey, KeyPair};
+    use rustls::crypto::ring;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+    use std::net::TcpListener;
+    use std::thread;
+
+    type Served = StreamOwned<ServerConnection, TcpStream>;
+
+    fn certificate() -> CertifiedKey<KeyPair> {
+        rcgen::generate_simple_self_signed(["localhost".to_string()]).expect("a certificate")
+    }
+
+    fn trust(made: &CertifiedKey<KeyPair>) -> Trust {
+        let path = std::env::temp_dir().join(format!(
+            "imdb-ha-pump-{}-{:?}.pem",
+            std::process::id(),
+            thread::current().id()
+        ));
+        std::fs::write(&path, made.cert.pem()).expect("write");
+        let files = Files {
+            roots: path.display().to_string(),
+            own: None,
+        };
+        let trust = Trust::load(&files).expect("a CA");
+        std::fs::remove_file(&path).expect("remove it");
+        trust
+    }
+
+    /// A server with a certificate for localhost, which takes one connection, and how it is reached.
+    fn server(serve: impl FnOnce(Served) + Send + 'static) -> (Target, thread::JoinHandle<()>) {
+        let made = certificate();
+        let trust = trust(&made);
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], PrivateKeyDer::from(key))
+            .expect("a certificate with its key");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let thread = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            stream.read_exact(&mut [0; 8]).expect("the request");
+            stream.write_all(b"S").expect("the answer");
+            let tls = ServerConnection::new(Arc::new(config)).expect("TLS");
+            serve(StreamOwned::new(tls, stream));
+        });
+        let target = Target::new("localhost", Some(address.ip()), address.port(), &trust);
+        (target.expect("a target"), thread)
+    }
+
+    /// Connects as the driver does.
+    fn driver(target: &Target) -> UnixStream {
+        let opened = target.open(Duration::from_secs(5)).expect("TLS");
+        let random = target.random().expect("random bytes");
+        let socket = lend(opened, random, Failure::default()).expect("a socket");
+        let folder = socket.folder.display().to_string();
+        let name = format!("{}/.s.PGSQL.{SOCKET_PORT}", &folder[1..]);
+        let address = SocketAddr::from_abstract_name(name).expect("a name");
+        UnixStream::connect_addr(&address).expect("connect")
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_both_ways_at_once() {
+        let (target, server) = server(|mut stream| {
+            let mut piece = [0; 10_000];
+            while let Ok(count) = stream.read(&mut piece) {
+                if count == 0 {
+                    return;
+                }
+                stream.write_all(&piece[..count]).expect("echo");
+            }
+        });
+        let mut writing = driver(&target);
+        let mut reading = writing.try_clone().expect("the same");
+        let sent: Vec<u8> = (0..3_000_000_u32)
+            .map(|number| (number % 251) as u8)
+            .collect();
+        let expected = sent.clone();
+        let writer = thread::spawn(move || writing.write_all(&sent).expect("write"));
+        // It reads late, so that everything on the way is full meanwhile.
+        thread::sleep(Duration::from_millis(100));
+        let mut heard = vec![0; expected.len()];
+        reading.read_exact(&mut heard).expect("the echo");
+        assert!(heard == expected, "the echo is another");
+        writer.join().expect("the writer");
+        reading.shutdown(Shutdown::Both).expect("close");
+        server.join().expect("the server hears the end");
+    }
+
+    #[test]
+    fn a_server_that_takes_nothing_keeps_no_thread() {
+        let (go_on, frozen) = crossbeam_channel::bounded::<()>(0);
+        let (target, server) = server(move |mut stream| {
+            stream.read_exact(&mut [0; 1]).expect("the handshake");
+            let _ = frozen.recv();
+            let patience = Some(Duration::from_secs(5));
+            stream.sock.set_read_timeout(patience).expect("a limit");
+            let mut rest = Vec::new();
+            let ended = stream.sock.read_to_end(&mut rest);
+            let is_over = ended.map_or_else(|error| !is_later(&error), |_| true);
+            assert!(is_over, "the connection is still there");
+        });
+        let mut driver = driver(&target);
+        driver.set_nonblocking(true).expect("a setting");
+        let piece = vec![7; 100_000];
+        let mut full_since = Instant::now();
+        while full_since.elapsed() < Duration::from_millis(200) {
+            match driver.write(&piece) {
+                Ok(_) => full_since = Instant::now(),
+                Err(error) => assert!(is_later(&error), "{error}"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(driver);
+        thread::sleep(limits::TLS_GOODBYE + Duration::from_millis(200));
+        drop(go_on);
+        server.join().expect("the server finds it ended");
+    }
+
+    #[test]
+    fn silence_is_no_refusal_and_ends_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let silent = Target::new(
+            "localhost",
+            Some([127, 0, 0, 1].into()),
+            port,
+            &trust(&certificate()),
+        );
+        let silent = silent.expect("a target");
+        let began = Instant::now();
+        let error = silent
+            .open(Duration::from_millis(300))
+            .err()
+            .expect("silence");
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(
+            !error.is_refusal() && error.to_string().contains("timed out"),
+            "{error}"
+        );
+        drop(listener);
+        let error = silent
+            .open(Duration::from_millis(300))
+            .err()
+            .expect("nobody");
+        assert!(
+            error.is_refusal() && error.to_string().contains("refused"),
+            "{error}"
+        );
+    }
+}
