@@ -4,14 +4,14 @@
 use crate::board::Board;
 use crate::cluster::{Event, NodeId};
 use crate::limits;
-use crate::pg::{explain, explain_any};
+use crate::pg::{ConnectError, Settings, explain};
 use crate::replication::apply::ApplyWatch;
 use crate::replication::status::{self, NodeReplication};
 use crate::supervisor::Supervisor;
 use crate::vital;
 use crossbeam_channel::{Receiver, Sender, select};
+use postgres::Client;
 use postgres::error::SqlState;
-use postgres::{Client, NoTls};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ pub fn wake_up() -> (Sender<()>, Receiver<()>) {
 /// When the thread cannot be started.
 pub fn start(
     node: NodeId,
-    settings: postgres::Config,
+    settings: Settings,
     interval: Duration,
     wake: Receiver<()>,
     board: Arc<Board>,
@@ -133,7 +133,7 @@ const FRESH_TRIES: usize = 3;
 /// session), so a fresh one is tried at once, and only its refusal is proof.
 fn ask(
     node: NodeId,
-    settings: &postgres::Config,
+    settings: &Settings,
     kept: &mut Option<Client>,
 ) -> Result<NodeReplication, Silent> {
     if let Some(mut client) = kept.take() {
@@ -145,7 +145,7 @@ fn ask(
     let mut broken = String::new();
     for _ in 0..FRESH_TRIES {
         let mut client = settings
-            .connect(NoTls)
+            .connect()
             .map_err(|error| judge("connect", &error))?;
         match status::read(&mut client, node) {
             Ok(seen) => {
@@ -153,7 +153,7 @@ fn ask(
                 return Ok(seen);
             }
             Err(error) if is_broken(&error) => broken = explain(&error),
-            Err(error) => return Err(judge("ask", &error)),
+            Err(error) => return Err(judge("ask", &error.into())),
         }
     }
     Err(Silent::Unclear(format!("ask: {broken}")))
@@ -165,12 +165,10 @@ fn is_broken(error: &postgres::Error) -> bool {
     error.as_db_error().is_none() || error.code().is_some_and(|code| ended.contains(code))
 }
 
-fn judge(doing: &str, error: &postgres::Error) -> Silent {
-    let cause = format!("{doing}: {}", explain(error));
-    let full = error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
-    // A server without a free connection lives; and a time limit is silence, not an answer.
-    if full || explain_any(error).contains("timed out") {
-        return Silent::Unclear(cause);
+fn judge(doing: &str, error: &ConnectError) -> Silent {
+    let cause = format!("{doing}: {error}");
+    match error.is_refusal() {
+        true => Silent::Refused(cause),
+        false => Silent::Unclear(cause),
     }
-    Silent::Refused(cause)
 }

@@ -37,7 +37,7 @@ type Table = (String, String);
 pub fn seal(place: &Place, config: &Config, node: NodeId, label: &str) -> Result<Seal, Failure> {
     let fail = |class, cause: String| Failure::new(class, node, DOING, cause);
     let settings = pg::connection_settings(config.master(node), limits::SEAL_SUM)
-        .map_err(|error| fail(Class::Other, pg::explain(&error)))?;
+        .map_err(|error| fail(Class::Other, error.to_string()))?;
     let sessions = Sessions::start(node, pg::without_waiting(settings), 2)
         .map_err(|error| fail(Class::Other, format!("start a thread: {error}")))?;
     if let Some(why) = of_another_timeline(place, &sessions, node, label)? {

@@ -2,9 +2,10 @@
 
 use super::secret::{Secret, SecretUrl, mask};
 use super::variables::{duration_or_off, is_log_filter, variable};
-use super::{Config, EXAMPLE_TOKEN, PeerAddress, Values};
+use super::{Config, EXAMPLE_TOKEN, PeerAddress, Values, tls};
 use crate::cluster::NodeId;
 use crate::limits;
+use crate::pg::{connection_settings, tls::Trust};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -115,7 +116,9 @@ impl<'a> Check<'a> {
             Err(error) => {
                 self.complain(name, format!("is not a URL: {error}"));
                 // A test holds that every default is valid.
-                return SecretUrl(Url::parse(variable(name).default).expect("a valid default"));
+                return SecretUrl::new(
+                    Url::parse(variable(name).default).expect("a valid default"),
+                );
             }
         };
         if !schemes.contains(&url.scheme()) {
@@ -125,17 +128,29 @@ impl<'a> Check<'a> {
         } else if schemes == POSTGRES && url.path().trim_matches('/').is_empty() {
             self.complain(name, "names no database (the manual's is bases2-db)");
         } else if schemes == POSTGRES {
-            if let Err(error) = url.as_str().parse::<postgres::Config>() {
-                let cause = crate::pg::explain_any(&error);
-                self.complain(
-                    name,
-                    format!("is not a PostgreSQL connection string: {cause}"),
-                );
-            }
+            return self.master(name, url);
         } else if let Err(error) = redis::Client::open(url.as_str()) {
             self.complain(name, format!("is not a Redis URL: {error}"));
         }
-        SecretUrl(url)
+        SecretUrl::new(url)
+    }
+
+    /// The connection string of a master, with what it says of TLS.
+    fn master(&mut self, name: &'static str, url: Url) -> SecretUrl {
+        let mut url = SecretUrl::new(url);
+        let files = tls::files(&url.url);
+        match files.and_then(|files| files.as_ref().map(Trust::load).transpose()) {
+            Ok(trust) => url.trust = trust,
+            Err(reason) => {
+                self.complain(name, reason);
+                return url;
+            }
+        }
+        if let Err(error) = connection_settings(&url, limits::SETUP_CALL) {
+            let reason = format!("is not a PostgreSQL connection string: {error}");
+            self.complain(name, reason);
+        }
+        url
     }
 
     /// One database under both names would be replicated to itself, and no failover would help.
@@ -172,12 +187,12 @@ impl<'a> Check<'a> {
         let Some(text) = self.optional(name) else {
             return PeerAddress {
                 host: master
-                    .0
+                    .url
                     .host_str()
                     .unwrap_or("127.0.0.1")
                     .trim_matches(['[', ']'])
                     .to_string(),
-                port: master.0.port().unwrap_or(5432),
+                port: master.url.port().unwrap_or(5432),
             };
         };
         match text
@@ -196,6 +211,16 @@ impl<'a> Check<'a> {
                 }
             }
         }
+    }
+
+    pub(super) fn peer_sslrootcert(&mut self) -> Option<String> {
+        let path = self.optional("PEER_SSLROOTCERT")?;
+        // A relative one would be looked for in the data folder of each master.
+        if !path.starts_with('/') {
+            let reason = "must be an absolute path, the same on both masters' machines";
+            self.complain("PEER_SSLROOTCERT", reason);
+        }
+        Some(path)
     }
 
     pub(super) fn admin_token(&mut self) -> Option<Secret> {

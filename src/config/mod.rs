@@ -5,6 +5,7 @@
 mod backups;
 mod check;
 mod secret;
+mod tls;
 mod variables;
 
 pub use backups::{Backups, Plan};
@@ -56,6 +57,8 @@ pub struct Config {
     pub peer_addresses: [PeerAddress; 2],
     /// Settings of PostgreSQL for masters that this program starts, each as its name and value.
     pub master_settings: Vec<(String, String)>,
+    /// The file on the masters' machines by which they prove each other's names; without it they do not.
+    pub peer_sslrootcert: Option<String>,
     /// Folder of the local cluster, if one was named.
     pub data: Option<String>,
     /// The home folder, below which the local cluster lives by default for anyone but root.
@@ -162,6 +165,7 @@ impl Config {
             replication_password: Secret(check.text("REPLICATION_PASSWORD")),
             peer_addresses: peers,
             master_settings: check.master_settings(),
+            peer_sslrootcert: check.peer_sslrootcert(),
             data: check.optional("IMDB_HA_DATA"),
             home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
             pg_bin: check.optional("PG_BIN"),

@@ -53,6 +53,7 @@ pub const VARIABLES: &[Variable] = &[
     open("MASTER1_PEER_ADDRESS", "", "host:port at which master2 reaches master1; by default that of MASTER1_URL"),
     open("MASTER2_PEER_ADDRESS", "", "host:port at which master1 reaches master2; by default that of MASTER2_URL"),
     open("MASTER_SETTINGS", "", "settings of PostgreSQL for the masters that this program starts, such as shared_buffers=1GB work_mem=16MB"),
+    open("PEER_SSLROOTCERT", "", "file with the CA of the masters' certificates, on the masters' own machines; with it they reach each other by TLS alone"),
     open("IMDB_HA_DATA", "", "folder of the local cluster; by default /var/lib/imdb-ha for root, else ~/.local/state/imdb-ha"),
     open("PG_BIN", "", "folder of PostgreSQL's programs; by default under /usr/lib/postgresql, the version that made the data or the newest"),
     open("COMPARE_INTERVAL", "1h", "time between two comparisons of the masters in the background, such as 90s, 30m or 12h; 0 or off for none"),

@@ -173,10 +173,10 @@ impl Launcher<'_> {
         }
         let database = self.config.master(node).database();
         let settings = pg::over_socket(&master.run, self.port, &master.user, "postgres");
-        let work = master.clone();
+        let (work, port) = (master.clone(), self.port);
         self.interrupt.unless(move || {
             server::make_database(node, settings.clone(), &database)?;
-            keep_password(&work, settings)
+            keep_password(&work, port, settings)
         })?;
         say(&format!("{node}: up on port {}", self.port));
         Ok(log)
@@ -199,16 +199,16 @@ impl Launcher<'_> {
 
 /// Sees that the superuser's password is the one that is configured, which may be another than when the data folder was made: whoever
 /// reaches the socket owns the data.
-fn keep_password(master: &Master, over_socket: postgres::Config) -> anyhow::Result<()> {
+fn keep_password(master: &Master, port: u16, over_socket: pg::Settings) -> anyhow::Result<()> {
     let mut over_tcp = postgres::Config::new();
     over_tcp
         .host("127.0.0.1")
-        .port(over_socket.get_ports().first().copied().unwrap_or(5432))
+        .port(port)
         .user(&master.user)
         .password(master.password.reveal())
         .dbname("postgres")
         .connect_timeout(limits::CONNECT_TIMEOUT);
-    let fits = match over_tcp.connect(postgres::NoTls) {
+    let fits = match pg::Settings::from(over_tcp).connect() {
         Ok(_) => true,
         Err(error) => error.code() != Some(&SqlState::INVALID_PASSWORD),
     };

@@ -120,6 +120,29 @@ pub const POOL_SIZE: u64 = 8;
 /// TCP connect to a master. The kernel of a frozen server still accepts, so this alone bounds nothing.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 
+/// A master whose machine has acknowledged nothing of what was sent for so long is gone.
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Silence after which the kernel asks whether the other machine is there, the time between two such questions,
+/// and how many may remain unanswered: together [`TCP_USER_TIMEOUT`].
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Addresses of a master's host that are tried over TLS; they share [`CONNECT_TIMEOUT`].
+pub const ADDRESSES_MAX: usize = 8;
+
+/// A file with certificates or a key. The CAs of a whole system are a quarter of a megabyte.
+pub const PEM_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What waits in each direction of a connection over TLS, on each side of the encryption: four of its records.
+pub const TLS_BUFFER_BYTES: usize = 64 * 1024;
+
+/// When the driver has closed a connection over TLS, its last words get this time.
+pub const TLS_GOODBYE: Duration = Duration::from_millis(1_000);
+
 /// Wait for a connection of the pool; r2d2 doubles its retry delay up to half of this.
 pub const POOL_WAIT: Duration = Duration::from_millis(1_000);
 

@@ -39,6 +39,8 @@ pub fn values(
     let not_here = [
         "MASTER1_PEER_ADDRESS",
         "MASTER2_PEER_ADDRESS",
+        // Its masters have no certificates.
+        "PEER_SSLROOTCERT",
         // The configuration that belongs to the repositories has it.
         "BACKUP_PASSPHRASE",
         "BACKUP_PASSPHRASE_FILE",

@@ -3,6 +3,7 @@
 //! blocked after 6 s with every timeout set). Here a connection is not asked whether it is valid
 //! when it is taken, and dead clients are dropped by one thread whose only job that is.
 
+use super::settings::{ConnectError, Settings};
 use crate::cluster::NodeId;
 use crate::limits;
 use crossbeam_channel::Sender;
@@ -64,39 +65,22 @@ impl Session {
     }
 }
 
-/// Why there is no connection, with the whole cause: r2d2 keeps only the text of an error, and the
-/// driver's own ends before the reason.
-#[derive(Debug)]
-pub(super) struct NoConnection(String);
-
-impl std::fmt::Display for NoConnection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NoConnection {}
-
-impl From<postgres::Error> for NoConnection {
-    fn from(error: postgres::Error) -> NoConnection {
-        NoConnection(super::explain(&error))
-    }
-}
-
 /// Makes [`Session`]s; everything that r2d2 may call on a living master's connection is bounded.
 pub(super) struct SessionManager {
+    settings: Settings,
+    /// Connects to nothing, since it knows no way over TLS; it tells a broken client.
     inner: PostgresConnectionManager<NoTls>,
     life: Arc<AtomicU64>,
 }
 
 impl ManageConnection for SessionManager {
     type Connection = Session;
-    type Error = NoConnection;
+    type Error = ConnectError;
 
-    fn connect(&self) -> Result<Session, NoConnection> {
+    fn connect(&self) -> Result<Session, ConnectError> {
         // Read before connecting: a connection begun in an earlier life must not pass for a new one.
         let life = self.life.load(Ordering::SeqCst);
-        let client = self.inner.connect()?;
+        let client = self.settings.connect()?;
         Ok(Session {
             client,
             statements: HashMap::new(),
@@ -105,7 +89,7 @@ impl ManageConnection for SessionManager {
         })
     }
 
-    fn is_valid(&self, session: &mut Session) -> Result<(), NoConnection> {
+    fn is_valid(&self, session: &mut Session) -> Result<(), ConnectError> {
         let patience = Duration::from_millis(limits::SUSPECT_AFTER_MS);
         Ok(session.client.is_valid(patience)?)
     }
@@ -128,7 +112,7 @@ impl std::fmt::Debug for Session {
     }
 }
 
-impl CustomizeConnection<Session, NoConnection> for ToReaper {
+impl CustomizeConnection<Session, ConnectError> for ToReaper {
     fn on_release(&self, session: Session) {
         // Without a reaper the process is ending, and then leaking the client beats waiting for it.
         if let Err(unsent) = self.0.send(session) {
@@ -141,8 +125,8 @@ impl CustomizeConnection<Session, NoConnection> for ToReaper {
 #[derive(Debug)]
 struct Quiet(NodeId);
 
-impl HandleError<NoConnection> for Quiet {
-    fn handle_error(&self, error: NoConnection) {
+impl HandleError<ConnectError> for Quiet {
+    fn handle_error(&self, error: ConnectError) {
         log::debug!("pool of {}: {error}", self.0);
     }
 }
@@ -150,7 +134,7 @@ impl HandleError<NoConnection> for Quiet {
 /// Builds the pool of one master, without connecting yet, and starts its reaper.
 pub(super) fn build(
     node: NodeId,
-    settings: postgres::Config,
+    settings: Settings,
     size: u32,
     wait: Duration,
     life: Arc<AtomicU64>,
@@ -166,7 +150,8 @@ pub(super) fn build(
             }
         })?;
     let manager = SessionManager {
-        inner: PostgresConnectionManager::new(settings, NoTls),
+        inner: PostgresConnectionManager::new(settings.driver().clone(), NoTls),
+        settings,
         life,
     };
     Ok(Pool::builder()

@@ -5,6 +5,7 @@
 //! A session thread that hangs on a frozen master comes free when the master thaws or dies.
 
 use super::pool::{self, Session, SessionManager};
+use super::settings::Settings;
 use crate::cluster::NodeId;
 use crate::limits;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -72,7 +73,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(node: NodeId, settings: postgres::Config, size: u32) -> std::io::Result<Sessions> {
+    pub fn start(node: NodeId, settings: Settings, size: u32) -> std::io::Result<Sessions> {
         Sessions::start_with(node, settings, size, limits::POOL_WAIT)
     }
 
@@ -80,13 +81,13 @@ impl Sessions {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start_patient(node: NodeId, settings: postgres::Config) -> std::io::Result<Sessions> {
+    pub fn start_patient(node: NodeId, settings: Settings) -> std::io::Result<Sessions> {
         Sessions::start_with(node, settings, 1, limits::SETUP_CONNECT)
     }
 
     fn start_with(
         node: NodeId,
-        settings: postgres::Config,
+        settings: Settings,
         size: u32,
         wait: Duration,
     ) -> std::io::Result<Sessions> {

@@ -183,7 +183,7 @@ const ADVICE: &[(&[&str], &str)] = &[
     ),
     (
         &["could not connect"],
-        "check the peer's address, its pg_hba.conf and the password, then run `imdb-ha replication setup`",
+        "check the peer's address, its pg_hba.conf, its certificate and the password, then run `imdb-ha replication setup`",
     ),
     (
         &["could not start WAL streaming"],

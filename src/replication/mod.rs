@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod compare;
+mod conninfo;
 mod plan;
 mod reach;
 pub mod rejoin;

@@ -66,7 +66,7 @@ impl Step {
                 format!("created, with slot {slot} on {from}; copying all its rows")
             }
             Step::AttachSlot => format!("attached to slot {slot} on {from}"),
-            Step::SetConnection => format!("got the new address or password of {from}"),
+            Step::SetConnection => format!("got the new address, password or CA of {from}"),
             Step::SetOptions => "got origin = none and synchronous_commit = local".to_string(),
             Step::Enable => "enabled".to_string(),
             Step::Refresh => format!("takes the tables that {from} publishes now"),

@@ -3,12 +3,13 @@
 //! about it is decided by [`plan`], and only what is missing is made. A slot that is gone is never
 //! made anew, because what it held is lost and nobody would notice.
 
+use super::conninfo::{ROLE, connection_string, try_link};
 pub use super::plan::NeedsRejoin;
 use super::plan::{Found, Link, Step, Subscription, in_need, literal, plan, statement};
 pub use super::reach::Reach;
 use super::reach::begin;
 use crate::cluster::NodeId;
-use crate::config::{Config, PeerAddress};
+use crate::config::Config;
 use crate::limits;
 use crate::pg;
 use anyhow::bail;
@@ -16,7 +17,6 @@ use postgres::error::SqlState;
 use std::time::{Duration, Instant};
 
 pub(super) const PUBLICATION: &str = "pub_imdb";
-const ROLE: &str = "replicator";
 
 /// Sets the replication up and returns what was done, a line each; no line means that nothing was
 /// missing.
@@ -46,6 +46,17 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
         let connection = connection_string(config, link.from);
         let steps = plan(link, &found, &connection).map_err(anyhow::Error::msg)?;
         plans.push((link, connection, steps));
+    }
+    // A subscription that works is changed only for one that will, since PostgreSQL itself does not look.
+    for (link, connection, steps) in &plans {
+        if steps.contains(&Step::SetConnection) {
+            let doing = format!(
+                "see that {} reaches {}, before its subscription is changed",
+                link.to, link.from
+            );
+            let trial = try_link(connection);
+            reach.run(link.to, &doing, move |session| trial(session))?;
+        }
     }
     // A new slot knows nothing of what was written before it.
     let new = |step: &Step| matches!(step, Step::Create { create_slot: true });
@@ -256,22 +267,20 @@ fn make_role(
 
 /// Whether the role can log in with the configured password.
 fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
-    let mut settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?;
-    settings
-        .user(ROLE)
-        .password(config.replication_password.reveal());
+    let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?
+        .as_role(ROLE, config.replication_password.reveal());
     // The pool hides why a login was refused, so this is a connection of its own; on a thread of its
     // own, because connecting to a frozen server never ends.
     let (reply, answer) = crossbeam_channel::bounded(1);
     std::thread::Builder::new()
         .name(format!("login-{node}"))
         .spawn(move || {
-            let _ = reply.send(settings.connect(postgres::NoTls).map(drop));
+            let _ = reply.send(settings.connect().map(drop));
         })?;
     match answer.recv_timeout(limits::SETUP_CALL) {
         Ok(Ok(())) => Ok(true),
         Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => Ok(false),
-        Ok(Err(error)) => bail!("log in on {node} as {ROLE}: {}", pg::explain(&error)),
+        Ok(Err(error)) => bail!("log in on {node} as {ROLE}: {error}"),
         Err(_) => bail!(
             "log in on {node} as {ROLE}: no answer within {} s",
             limits::SETUP_CALL.as_secs()
@@ -365,29 +374,4 @@ fn wait_until_equal(reach: &Reach, patience: Duration) -> anyhow::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-/// How the subscriber reaches `from`, as a libpq connection string.
-pub(super) fn connection_string(config: &Config, from: NodeId) -> String {
-    let PeerAddress { host, port } = &config.peer_addresses[from.index()];
-    let database = config.master(from).database();
-    let pairs = [
-        ("host", host.as_str()),
-        ("port", &port.to_string()),
-        ("user", ROLE),
-        ("password", config.replication_password.reveal()),
-        ("dbname", &database),
-        ("connect_timeout", "3"),
-        // A peer that vanished without a word is noticed in about 5 s.
-        ("keepalives_idle", "2"),
-        ("keepalives_interval", "1"),
-        ("keepalives_count", "3"),
-    ];
-    let quoted = pairs.map(|(name, value)| {
-        format!(
-            "{name}='{}'",
-            value.replace('\\', "\\\\").replace('\'', "\\'")
-        )
-    });
-    quoted.join(" ")
 }

@@ -348,11 +348,7 @@ impl Master {
 ///
 /// # Errors
 /// Those of the server.
-pub fn make_database(
-    node: NodeId,
-    settings: postgres::Config,
-    database: &str,
-) -> anyhow::Result<()> {
+pub fn make_database(node: NodeId, settings: pg::Settings, database: &str) -> anyhow::Result<()> {
     // A server that was the active one when it ended still has commits wait for a peer that may be gone.
     let sessions = Sessions::start_patient(node, pg::without_waiting(settings))?;
     let name = database.to_string();

@@ -300,6 +300,7 @@ pub fn clean_command_named(program: &str) -> Command {
             "USE_SEQ",
             "IMDB_HA_",
             "REPLICATION_",
+            "PEER_",
         ];
         if ours.iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(name);

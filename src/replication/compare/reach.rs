@@ -4,7 +4,7 @@
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
-use crate::pg::{self, Call, CallError, Session, Sessions};
+use crate::pg::{self, Call, CallError, Session, Sessions, Settings};
 use anyhow::Context;
 use std::time::{Duration, Instant};
 
@@ -42,16 +42,11 @@ impl Masters {
     /// When a thread cannot be started.
     pub fn new(config: &Config) -> anyhow::Result<Masters> {
         let open = |node: NodeId| -> anyhow::Result<Sessions> {
-            let mut settings =
-                pg::connection_settings(config.master(node), limits::COMPARE_STATEMENT)?;
-            let mut options = settings.get_options().unwrap_or("").to_string();
-            for setting in SETTINGS {
-                options.push_str(" -c ");
-                options.push_str(setting);
-            }
-            settings
-                .options(options.trim())
-                .application_name("imdb-ha compare");
+            let settings = pg::connection_settings(config.master(node), limits::COMPARE_STATEMENT)?;
+            let all = SETTINGS.iter().copied();
+            let settings = all
+                .fold(settings, Settings::with_option)
+                .named("imdb-ha compare");
             Ok(Sessions::start(node, settings, 1)?)
         };
         Ok(Masters {

@@ -6,9 +6,9 @@ use crate::cluster::NodeId;
 use crate::limits;
 use crate::output::say;
 use crate::pg::Session;
-use crate::replication::plan::{Link, Step, literal, statement};
+use crate::replication::conninfo::{connection_string, try_link};
+use crate::replication::plan::{Link, Step, statement};
 use crate::replication::reach::begin;
-use crate::replication::setup::{PUBLICATION, connection_string};
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
 
@@ -28,17 +28,9 @@ impl Rejoin<'_> {
 
     /// Sees that the subscriber reaches the publisher, before anything depends on it.
     pub(super) fn try_link(&self, link: Link) -> anyhow::Result<()> {
-        let connection = literal(&connection_string(self.config, link.from));
+        let trial = try_link(&connection_string(self.config, link.from));
         let doing = format!("see that it reaches {}", link.from);
-        self.change(link.to, &doing, move |session| {
-            let mut transaction = session.client().transaction()?;
-            transaction.batch_execute(&format!(
-                "CREATE SUBSCRIPTION imdb_ha_prueba CONNECTION {connection} PUBLICATION {} \
-                 WITH (enabled = false, create_slot = false, slot_name = NONE, copy_data = false)",
-                PUBLICATION
-            ))?;
-            transaction.rollback()
-        })
+        self.change(link.to, &doing, trial)
     }
 
     /// Removes a subscription, if it is there, without asking its publisher, which may be gone, and does `also` in the
