@@ -18,11 +18,11 @@ mod report;
 mod schedule;
 
 use checker::{
-    Figures, Findings, Ledger, Request, Row, Verdict, differing, doubled, figures, judge,
+    Figures, Findings, Ledger, Mark, Request, Row, Verdict, differing, doubled, figures, judge,
 };
 use relay::{Mode, Relay};
 use report::{Outcome, Rest, Sum};
-use schedule::{FAULTS, schedule};
+use schedule::{FAULTS, Place, chosen, schedule};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -119,14 +119,21 @@ fn a_write_that_was_applied_twice_is_found() {
         row(29, "caos a"),
         row(31, "caos b2"),
     ];
-    assert_eq!(doubled(&ledger, &right), Vec::<i64>::new());
-    let with = |rows: &[Row]| doubled(&ledger, &[&right[..], rows].concat());
+    let mark = Mark {
+        prefix: "caos ".to_string(),
+        ids_from: 500,
+    };
+    let judged = |rows: &[Row]| doubled(&ledger, rows, &mark);
+    assert_eq!(judged(&right), Vec::<i64>::new());
+    let with = |rows: &[Row]| judged(&[&right[..], rows].concat());
     assert_eq!(with(&[row(30, "caos a")]), [30]);
     // Renamed since, so that the text of the second row is in one row only.
     assert_eq!(with(&[row(30, "caos b")]), [30]);
     // An insert of unknown outcome may be there, once.
     assert_eq!(with(&[row(35, "caos u")]), Vec::<i64>::new());
     assert_eq!(with(&[row(35, "caos u"), row(36, "caos u")]), [36]);
+    // Somebody else's rows are nobody's business, however alike they are.
+    assert_eq!(with(&[row(40, "otro"), row(41, "otro")]), Vec::<i64>::new());
 }
 
 #[test]
@@ -183,6 +190,7 @@ fn outcome(fault: usize, durability: &str) -> Outcome {
         lacking: BTreeSet::new(),
         rest: Rest::default(),
         equal_ms: Some(10),
+        well_ms: 400,
         failures: Vec::new(),
     }
 }
@@ -229,24 +237,29 @@ fn a_missed_goal_is_counted_and_is_no_broken_promise() {
     let cut = FAULTS.iter().position(|fault| fault.name == "cut-masters");
     let mut apart = outcome(cut.expect("it is there"), "zero-loss");
     apart.equal_ms = Some(2_001);
-    let sum = Sum::of(&[slow, apart, outcome(1, "zero-loss")], &Figures::default());
-    assert_eq!((sum.missed_goals, sum.is_clean()), (2, true));
+    let mut ill = outcome(0, "zero-loss");
+    ill.well_ms = 30_001;
+    let all = [slow, apart, ill, outcome(1, "zero-loss")];
+    let sum = Sum::of(&all, &Figures::default());
+    assert_eq!((sum.missed_goals, sum.is_clean()), (3, true));
 }
 
 #[test]
 fn a_seed_is_an_order_and_a_run_has_each_kind() {
-    let names = |seed, count, only: &[&str]| -> Vec<&str> {
+    let named = |only: &[&str]| {
         let only: Vec<String> = only.iter().map(|name| name.to_string()).collect();
-        schedule(seed, count, &only)
-            .iter()
-            .map(|planned| planned.fault.name)
-            .collect()
+        chosen(Place::Local, &only).expect("they are there")
+    };
+    let names = |seed, count, only: &[&str]| -> Vec<&str> {
+        let planned = schedule(seed, count, &named(only));
+        planned.iter().map(|planned| planned.fault.name).collect()
     };
     let all = names(1, FAULTS.len(), &[]);
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), FAULTS.len());
-    assert_eq!(schedule(1, 40, &[]), schedule(1, 40, &[]));
+    let forty = |seed| schedule(seed, 40, &named(&[]));
+    assert_eq!(forty(1), forty(1));
     assert_ne!(names(2, FAULTS.len(), &[]), all);
-    assert_eq!(names(1, 40, &[]).len(), 40);
+    assert_eq!(forty(1).len(), 40);
     let two = names(1, 5, &["handover", "kill-api"]);
     assert_eq!(two.len(), 5);
     assert!(
@@ -256,9 +269,36 @@ fn a_seed_is_an_order_and_a_run_has_each_kind() {
     // What only silence tells must outlast the second after which a silent master is down.
     let silent = FAULTS.iter().filter(|fault| {
         let text = format!("{:?}", fault.blows);
-        text.contains("Hole") || text.contains("Freeze")
+        ["Hole", "Freeze", "Isolate"]
+            .iter()
+            .any(|word| text.contains(word))
     });
     assert!(silent.into_iter().all(|fault| fault.hold_ms >= 2_000));
+}
+
+#[test]
+fn each_place_has_its_kinds_and_refuses_the_others_by_name() {
+    let kinds = |place| {
+        let all = chosen(place, &[]).expect("all that it has");
+        all.iter().map(|fault| fault.name).collect::<Vec<_>>()
+    };
+    let (local, compose) = (kinds(Place::Local), kinds(Place::Compose));
+    assert_eq!(local.len(), FAULTS.len());
+    // Nothing there cuts one way alone.
+    let needs_relay = |fault: &&schedule::Fault| format!("{:?}", fault.blows).contains("Cut");
+    let on_compose = FAULTS.iter().filter(|fault| !needs_relay(fault));
+    assert_eq!(
+        compose,
+        on_compose.map(|fault| fault.name).collect::<Vec<_>>()
+    );
+    assert!(compose.len() > 5);
+    let only = ["kill-active", "cut-masters", "kil-api"].map(String::from);
+    let refused = chosen(Place::Compose, &only).expect_err("two are not there");
+    let known = compose.join(", ");
+    assert_eq!(
+        refused,
+        format!("compose has no fault cut-masters, kil-api; it has {known}")
+    );
 }
 
 /// A server that answers each byte with the next one, until it is dropped.

@@ -3,8 +3,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-/// How the text of every row of the load begins. Each text is used once.
-pub const PREFIX: &str = "caos ";
+/// Which rows are those of the load: the database may hold others, and what an earlier run left
+/// behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// How the text of each begins. Each text is used once.
+    pub prefix: String,
+    /// Where the ids begin that the load chooses by itself, far from those that the sequences draw.
+    pub ids_from: i64,
+}
 
 /// What a row may be: a text, or nothing when it may be deleted.
 pub type State = Option<String>;
@@ -113,9 +120,9 @@ pub fn judge(before: &Ledger, after: &Ledger, rows: &[Row]) -> Findings {
 
 /// Writes that were applied twice, as ids: a text that is in more than one row, and a row of the load
 /// under an id that nobody was told. Only at rest, since an insert under way is such a row too.
-pub fn doubled(ledger: &Ledger, rows: &[Row]) -> Vec<i64> {
+pub fn doubled(ledger: &Ledger, rows: &[Row], mark: &Mark) -> Vec<i64> {
     let mut of_text: HashMap<&str, Vec<i64>> = HashMap::new();
-    for row in rows.iter().filter(|row| row.text.starts_with(PREFIX)) {
+    for row in rows.iter().filter(|row| row.text.starts_with(&mark.prefix)) {
         of_text.entry(&row.text).or_default().push(row.id);
     }
     let mut found: Vec<i64> = Vec::new();

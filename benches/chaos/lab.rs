@@ -1,18 +1,15 @@
-//! The system under test: real masters and Redis of `local up --no-api`, an API of its own, and relays
-//! on each way between the three. Does to them what the schedule says, and undoes it.
+//! The system under test, wherever it runs: what is the same everywhere, by its API and by what the
+//! masters themselves say.
 
-use crate::checker::Row;
-use crate::common::{BINARY, Cluster, clean_command, clean_command_named};
-use crate::relay::{Mode, Relay, free_port};
-use crate::schedule::{Blow, Role, Way};
-use postgres::NoTls;
+use crate::checker::{Mark, Row};
+use crate::common::clean_command;
+use crate::load::IDS;
+use crate::schedule::{Blow, Role};
+use postgres::{Client, NoTls};
 use serde_json::Value;
-use std::fs::OpenOptions;
-use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
-use url::Url;
+use std::time::{Duration, Instant, SystemTime};
 
 pub const MASTERS: [&str; 2] = ["master1", "master2"];
 
@@ -20,107 +17,128 @@ pub const MASTERS: [&str; 2] = ["master1", "master2"];
 pub const RECOVERY: Duration = Duration::from_secs(60);
 /// The read of all rows of a master that should answer. One that is frozen never would.
 const READ: Duration = Duration::from_secs(10);
-const API_START: Duration = Duration::from_secs(20);
+/// The removal of all rows of the load at the end, of which a long run makes a hundred thousand.
+const REMOVAL: Duration = Duration::from_secs(120);
+/// Rows that are removed in one transaction.
+const REMOVED_AT_ONCE: i64 = 5_000;
+/// An answer of the API to a question of ours; it answers a person's switch within 2 s and anything within 8.
+const ASK: Duration = Duration::from_secs(15);
 const TURN: Duration = Duration::from_millis(10);
 
+/// How the text of a row of any load begins.
+const PREFIX: &str = "caos ";
+/// The smallest id that a load chooses by itself, and the end of those that there are.
+const IDS_FROM: i64 = 500_000_000;
+const IDS_END: i64 = i32::MAX as i64;
+
+/// A place where the system runs: how it is reached, and how faults are done to it there.
+pub trait System {
+    /// The address of the API.
+    fn api(&self) -> &str;
+
+    /// What the API wants from those who move the traffic.
+    fn token(&self) -> Option<&str>;
+
+    /// The URL of a master itself, without anything that this program puts in between.
+    fn url(&self, node: usize) -> &str;
+
+    /// Whether the database is somebody's, to whom it must be given back as it was.
+    fn is_borrowed(&self) -> bool;
+
+    /// Does one thing to it. `active` is the master that served when the fault began.
+    ///
+    /// # Errors
+    /// What could not be done.
+    fn strike(&mut self, blow: Blow, active: usize) -> Result<(), String>;
+
+    /// Undoes it.
+    ///
+    /// # Errors
+    /// What could not be undone.
+    fn mend(&mut self, blow: Blow, active: usize) -> Result<(), String>;
+
+    /// Undoes whatever is done to it now, also where a strike or a mend has failed.
+    ///
+    /// # Errors
+    /// What is broken still.
+    fn restore(&mut self) -> Result<(), String>;
+
+    /// Whether its parts run, as far as their keeper knows.
+    ///
+    /// # Errors
+    /// Which part does not, and what it does instead.
+    fn parts_are_well(&self) -> Result<(), String>;
+}
+
 pub struct Lab {
-    cluster: Cluster,
-    api: Option<Child>,
-    port: u16,
-    log: Option<String>,
-    /// From the API to each master.
-    doors: [Relay; 2],
-    /// From its peer to each master.
-    links: [Relay; 2],
+    system: Box<dyn System>,
+    agent: ureq::Agent,
+    /// The master that served at first.
+    first: usize,
+    pub mark: Mark,
 }
 
 impl Lab {
-    /// Starts everything and waits until it is well.
-    pub fn start(log: Option<String>) -> Result<Lab, String> {
-        let cluster = Cluster::start_flagged(&["--no-api"], &[]);
-        let relay = |node: &str| -> Result<Relay, String> {
-            let url = Url::parse(&cluster.url(node)).map_err(|error| error.to_string())?;
-            let port = url.port().ok_or("a master's URL has no port")?;
-            Relay::start(port).map_err(|error| format!("start a relay to {node}: {error}"))
-        };
-        let doors = [relay(MASTERS[0])?, relay(MASTERS[1])?];
-        let links = [relay(MASTERS[0])?, relay(MASTERS[1])?];
-        let port = free_port().map_err(|error| format!("find a port for the API: {error}"))?;
+    /// Takes a system over once it is well, within `patience`.
+    ///
+    /// # Errors
+    /// What is not well.
+    pub fn take(system: Box<dyn System>, patience: Duration) -> Result<Lab, String> {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(ASK));
+        let since = SystemTime::UNIX_EPOCH.elapsed();
+        let run = since.map_err(|error| error.to_string())?.as_millis();
         let mut lab = Lab {
-            cluster,
-            api: None,
-            port,
-            log,
-            doors,
-            links,
+            system,
+            agent: config.build().into(),
+            first: 0,
+            mark: Mark {
+                prefix: format!("{PREFIX}{run:x} "),
+                ids_from: IDS_FROM,
+            },
         };
-        lab.cluster.api = format!("http://127.0.0.1:{port}");
-        let mut command = clean_command();
-        command.args(["replication", "setup"]);
-        command
-            .env("MASTER1_URL", lab.cluster.url(MASTERS[0]))
-            .env("MASTER2_URL", lab.cluster.url(MASTERS[1]));
-        lab.name_peers(&mut command);
-        succeed("lead the replication over the relays", command.output())?;
-        lab.start_api()?;
-        lab.wait_ready(RECOVERY)?;
+        lab.wait_ready(patience)?;
+        lab.first = lab.active()?;
+        if lab.system.is_borrowed() {
+            lab.mark.ids_from = free_ids(lab.system.url(lab.first))?;
+        }
         Ok(lab)
     }
 
     pub fn address(&self) -> String {
-        self.cluster.api.clone()
+        self.system.api().to_string()
     }
 
     /// The master that serves, as an index.
     pub fn active(&self) -> Result<usize, String> {
-        let (_, body) = self.get("/active-node")?;
+        let (_, body) = self.ask("GET", "/active-node")?;
         let named = MASTERS.iter().position(|name| body["active_node"] == *name);
         named.ok_or_else(|| format!("/active-node answers {body}"))
     }
 
     /// What `/health` says about the writes that are acknowledged now.
     pub fn durability(&self) -> Result<String, String> {
-        let (_, body) = self.get("/health")?;
+        let (_, body) = self.ask("GET", "/health")?;
         Ok(body["durability"].as_str().unwrap_or("").to_string())
     }
 
     /// Does one thing to the system. `active` is the master that served when the fault began.
     pub fn strike(&mut self, blow: Blow, active: usize) -> Result<(), String> {
         match blow {
-            Blow::Kill(role) => self.local("kill", of_role(role, active)),
-            Blow::Freeze(role) => self.local("freeze", of_role(role, active)),
-            Blow::Stop(role) => self.local("stop", of_role(role, active)),
-            Blow::CutApi(way) => {
-                self.doors[active].set(mode(way));
-                Ok(())
-            }
-            Blow::CutLink(way) => {
-                self.links.iter().for_each(|link| link.set(mode(way)));
-                Ok(())
-            }
             Blow::Handover => self.switch(1 - active),
-            Blow::KillApi => self.kill_api(),
+            blow => self.system.strike(blow, active),
         }
     }
 
     /// Undoes it.
     pub fn mend(&mut self, blow: Blow, active: usize) -> Result<(), String> {
         match blow {
-            Blow::Kill(role) | Blow::Stop(role) => self.local("start", of_role(role, active)),
-            Blow::Freeze(role) => self.local("thaw", of_role(role, active)),
-            Blow::CutApi(_) => {
-                self.doors[active].set(Mode::Pass);
-                Ok(())
-            }
-            Blow::CutLink(_) => {
-                self.links.iter().for_each(|link| link.set(Mode::Pass));
-                Ok(())
-            }
             Blow::Handover => {
                 self.wait_ready(RECOVERY)?;
                 self.switch(active)
             }
-            Blow::KillApi => self.start_api(),
+            blow => self.system.mend(blow, active),
         }
     }
 
@@ -128,7 +146,7 @@ impl Lab {
     pub fn wait_moved(&self, active: usize, patience: Duration) -> Result<(), String> {
         until("the traffic is moved", patience, || {
             let now = self.active()?;
-            let (status, body) = self.get("/health")?;
+            let (status, body) = self.ask("GET", "/health")?;
             match now != active && status == 200 {
                 true => Ok(()),
                 false => Err(format!("{} is active, /health says {body}", MASTERS[now])),
@@ -136,15 +154,18 @@ impl Lab {
         })
     }
 
-    /// Waits until a master serves, both are up and stream to each other, and writes are as safe as
-    /// the API promises at best.
+    /// Waits until a master serves, both are up and stream to each other, writes are as safe as the API
+    /// promises at best, it takes commands again, and every part runs.
     pub fn wait_ready(&self, patience: Duration) -> Result<(), String> {
         until("all is well", patience, || {
-            let (status, health) = self.get("/health")?;
+            let (status, health) = self.ask("GET", "/health")?;
             if status != 200 || health["durability"] == "degraded" {
                 return Err(format!("/health says {status} {health}"));
             }
-            let (_, body) = self.get("/status")?;
+            let (_, body) = self.ask("GET", "/status")?;
+            if body["role"]["name"] != "leader" {
+                return Err(format!("the API's role is {}", body["role"]));
+            }
             for name in MASTERS {
                 let master = &body["masters"][name];
                 if master["state"] != "up" {
@@ -154,33 +175,92 @@ impl Lab {
                     ));
                 }
             }
-            let output = self.cluster.run(&["replication", "status", "--json"]);
-            match output.status.success() {
-                true => Ok(()),
-                false => Err(String::from_utf8_lossy(&output.stdout).trim().to_string()),
-            }
+            self.both_stream()?;
+            self.system.parts_are_well()
         })
     }
 
-    /// All rows of one master, read from itself and not over a relay.
-    pub fn rows(&self, node: usize) -> Result<Vec<Row>, String> {
-        let url = self.cluster.url(MASTERS[node]);
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || tell.send(read_rows(&url).map_err(|error| format!("{error:?}"))));
-        let read = told
-            .recv_timeout(READ)
-            .unwrap_or_else(|_| Err("no answer".to_string()));
+    /// All rows of one master whose text begins with `prefix`, read from itself.
+    pub fn rows(&self, node: usize, prefix: &str) -> Result<Vec<Row>, String> {
+        let prefix = prefix.to_string();
+        let read = ask_master(self.system.url(node), READ, move |client| {
+            read_rows(client, &prefix)
+        });
         read.map_err(|error| format!("read the rows of {}: {error}", MASTERS[node]))
     }
 
-    fn get(&self, path: &str) -> Result<(u16, Value), String> {
-        self.ask("GET", path)
+    /// Gives a system back that is somebody's: whole, without the rows of the load, and with the traffic
+    /// where it was. One that was made for the run ends with it.
+    ///
+    /// # Errors
+    /// What is left for a person to do.
+    pub fn give_back(&mut self) -> Result<(), String> {
+        if !self.system.is_borrowed() {
+            return Ok(());
+        }
+        self.system.restore()?;
+        let left = format!(
+            "rows whose text begins with '{}' are left",
+            self.mark.prefix
+        );
+        let with_rows = |error: String| format!("{error}; {left}");
+        self.wait_ready(RECOVERY).map_err(with_rows)?;
+        self.remove_rows().map_err(with_rows)?;
+        match self.active()? == self.first {
+            true => Ok(()),
+            false => self.switch(self.first),
+        }
+    }
+
+    fn remove_rows(&self) -> Result<(), String> {
+        let prefix = self.mark.prefix.clone();
+        let removed = ask_master(self.system.url(self.active()?), REMOVAL, move |client| {
+            let some = "DELETE FROM public.generos WHERE id_genero IN \
+                        (SELECT id_genero FROM public.generos WHERE starts_with(genero, $1) LIMIT $2)";
+            while client.execute(some, &[&prefix, &REMOVED_AT_ONCE])? > 0 {}
+            Ok(())
+        });
+        removed.map_err(|error| format!("remove the rows of the load: {error}"))?;
+        until("the rows of the load are gone", RECOVERY, || {
+            (0..MASTERS.len()).try_for_each(|node| {
+                match self.rows(node, &self.mark.prefix)?.len() {
+                    0 => Ok(()),
+                    count => Err(format!("{} has {count} still", MASTERS[node])),
+                }
+            })
+        })
+    }
+
+    /// By the program's own command, which asks both masters.
+    fn both_stream(&self) -> Result<(), String> {
+        let mut command = clean_command();
+        command.args(["replication", "status", "--json"]);
+        for node in 0..MASTERS.len() {
+            command.env(format!("MASTER{}_URL", node + 1), self.system.url(node));
+        }
+        let output = command.output();
+        let output = output.map_err(|error| format!("run imdb-ha replication status: {error}"))?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stdout).trim().to_string()),
+        }
     }
 
     fn ask(&self, method: &str, path: &str) -> Result<(u16, Value), String> {
-        let answer = self.cluster.try_ask(method, path, None, &[]);
-        let answer = answer.map_err(|error| format!("{method} {path}: {error}"))?;
-        Ok((answer.status, answer.body))
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.system.api()));
+        if let Some(token) = self.system.token() {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let answered = self.agent.run(request.body(()).expect("a request"));
+        let read = answered.and_then(|mut response| {
+            let text = response.body_mut().read_to_string()?;
+            Ok((response.status().as_u16(), text))
+        });
+        let (status, text) = read.map_err(|error| format!("{method} {path}: {error}"))?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Ok((status, body))
     }
 
     fn switch(&self, to: usize) -> Result<(), String> {
@@ -190,98 +270,40 @@ impl Lab {
             (status, body) => Err(format!("POST {path}: {status} {body}")),
         }
     }
-
-    fn local(&self, verb: &str, node: usize) -> Result<(), String> {
-        let output = self.cluster.run(&["local", verb, MASTERS[node]]);
-        succeed(&format!("{verb} {}", MASTERS[node]), Ok(output))
-    }
-
-    fn name_peers(&self, command: &mut Command) {
-        for (node, link) in self.links.iter().enumerate() {
-            let name = format!("MASTER{}_PEER_ADDRESS", node + 1);
-            command.env(name, format!("127.0.0.1:{}", link.port));
-        }
-    }
-
-    /// Starts the API so that the kernel ends it with this process, however that ends.
-    fn start_api(&mut self) -> Result<(), String> {
-        let mut command = clean_command_named("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", BINARY, "serve"]);
-        for (node, door) in self.doors.iter().enumerate() {
-            let mut url =
-                Url::parse(&self.cluster.url(MASTERS[node])).map_err(|e| e.to_string())?;
-            url.set_port(Some(door.port)).map_err(|()| "set a port")?;
-            command.env(format!("MASTER{}_URL", node + 1), url.as_str());
-        }
-        let redis = self.cluster.status["redis"].as_str().unwrap_or_default();
-        command
-            .env("REDIS_URL", redis)
-            .env("PORT", self.port.to_string());
-        self.name_peers(&mut command);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(match &self.log {
-                None => Stdio::null(),
-                Some(path) => {
-                    let file = OpenOptions::new().create(true).append(true).open(path);
-                    file.map_err(|error| format!("open {path}: {error}"))?
-                        .into()
-                }
-            });
-        self.api = Some(
-            command
-                .spawn()
-                .map_err(|error| format!("start the API: {error}"))?,
-        );
-        until("the API answers", API_START, || {
-            match self.get("/health")? {
-                (200, _) => Ok(()),
-                (status, body) => Err(format!("/health says {status} {body}")),
-            }
-        })
-    }
-
-    fn kill_api(&mut self) -> Result<(), String> {
-        let Some(mut api) = self.api.take() else {
-            return Ok(());
-        };
-        let ended = api.kill().and_then(|()| api.wait());
-        ended
-            .map(drop)
-            .map_err(|error| format!("kill the API: {error}"))
-    }
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
-        // `local up` cannot stop a master in order while a relay holds what its clients sent.
-        for relay in self.doors.iter().chain(&self.links) {
-            relay.set(Mode::Pass);
-        }
-        let _ = self.kill_api();
-    }
-}
-
-fn of_role(role: Role, active: usize) -> usize {
+/// Which master a role is, as an index.
+pub fn of_role(role: Role, active: usize) -> usize {
     match role {
         Role::Active => active,
         Role::Passive => 1 - active,
     }
 }
 
-fn mode(way: Way) -> Mode {
-    match way {
-        Way::Reset => Mode::Cut,
-        Way::Hole => Mode::Hole,
-    }
+/// The answer to a blow that a place does not have, or that is asked of the API.
+pub fn not_done_by_system(blow: Blow) -> Result<(), String> {
+    Err(format!("{blow:?} is not done to the system here"))
 }
 
-fn read_rows(url: &str) -> Result<Vec<Row>, postgres::Error> {
-    let mut client = postgres::Client::connect(url, NoTls)?;
+/// Does something on a master that may be frozen or out of reach: nobody waits for longer than `patience`.
+fn ask_master<T: Send + 'static>(
+    url: &str,
+    patience: Duration,
+    work: impl FnOnce(&mut Client) -> Result<T, postgres::Error> + Send + 'static,
+) -> Result<T, String> {
+    let (url, (tell, told)) = (url.to_string(), mpsc::channel());
+    thread::spawn(move || {
+        let done = Client::connect(&url, NoTls).and_then(|mut client| work(&mut client));
+        tell.send(done.map_err(|error| format!("{error:?}")))
+    });
+    told.recv_timeout(patience)
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", patience.as_secs())))
+}
+
+fn read_rows(client: &mut Client, prefix: &str) -> Result<Vec<Row>, postgres::Error> {
     let rows = client.query(
-        "SELECT id_genero::bigint, genero, g::text FROM public.generos AS g",
-        &[],
+        "SELECT id_genero::bigint, genero, g::text FROM public.generos AS g WHERE starts_with(genero, $1)",
+        &[&prefix],
     )?;
     rows.iter()
         .map(|row| {
@@ -292,6 +314,21 @@ fn read_rows(url: &str) -> Result<Vec<Row>, postgres::Error> {
             })
         })
         .collect()
+}
+
+/// Where the ids of the load may begin in a database that has rows of its own.
+fn free_ids(url: &str) -> Result<i64, String> {
+    let count = IDS as i64;
+    let found = ask_master(url, READ, move |client| {
+        let free = "SELECT begins FROM generate_series($1::bigint, $2, $3) AS begins WHERE NOT EXISTS (\
+                    SELECT FROM public.generos WHERE id_genero >= begins AND id_genero < begins + $3) \
+                    ORDER BY begins LIMIT 1";
+        let row = client.query_opt(free, &[&IDS_FROM, &(IDS_END - count), &count])?;
+        row.map(|row| row.try_get(0)).transpose()
+    });
+    found
+        .map_err(|error| format!("look for ids that are free: {error}"))?
+        .ok_or_else(|| format!("there are no {count} ids free in a row from {IDS_FROM} on"))
 }
 
 /// Tries until it works out, and tells what was wrong the last time when it never does.
@@ -310,16 +347,5 @@ pub fn until(
             }
             Err(_) => thread::sleep(TURN),
         }
-    }
-}
-
-fn succeed(doing: &str, output: std::io::Result<Output>) -> Result<(), String> {
-    let output = output.map_err(|error| format!("{doing}: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!(
-            "{doing}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
     }
 }

@@ -1,7 +1,7 @@
 //! The load: threads with a connection each, which write, change, delete and read rows of their own
 //! and note down what they were told.
 
-use crate::checker::{Ledger, PREFIX, Request, State, Verdict};
+use crate::checker::{Ledger, Mark, Request, State, Verdict};
 use crate::schedule::Dice;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -17,8 +17,10 @@ pub const CONNECTIONS: u64 = 16;
 const HANG_MS: u64 = 10_000;
 /// After this nobody waits for an answer any more.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Explicit ids begin here, far from those that the sequences draw.
-const OWN_IDS_FROM: i64 = 500_000_000;
+/// Ids that each connection has for itself, of those that the load chooses.
+const IDS_EACH: u64 = 1_000_000;
+/// And all of them together.
+pub const IDS: u64 = CONNECTIONS * IDS_EACH;
 /// Time until a thread tries the killed API again.
 const AWAY: Duration = Duration::from_millis(10);
 /// Failures that are kept to be shown; all of them are counted.
@@ -27,6 +29,7 @@ const EXAMPLES: usize = 200;
 /// What the threads of the load and the driver share.
 pub struct Load {
     pub api: String,
+    pub mark: Mark,
     pub ledger: Mutex<Ledger>,
     pub requests: Mutex<Vec<Request>>,
     pub failures: Mutex<Vec<Failure>>,
@@ -67,9 +70,10 @@ struct Own {
 }
 
 impl Load {
-    pub fn new(api: String, writes_per_s: u64, seed: u64) -> Load {
+    pub fn new(api: String, mark: Mark, writes_per_s: u64, seed: u64) -> Load {
         Load {
             api,
+            mark,
             ledger: Mutex::default(),
             requests: Mutex::default(),
             failures: Mutex::default(),
@@ -146,11 +150,14 @@ impl Worker<'_> {
     fn new_text(&mut self) -> String {
         self.texts += 1;
         let fault = self.load.fault.load(Ordering::Relaxed);
-        format!("{PREFIX}{fault}/{}/{}", self.number, self.texts)
+        format!(
+            "{}{fault}/{}/{}",
+            self.load.mark.prefix, self.number, self.texts
+        )
     }
 
     fn own_id(&self) -> i64 {
-        OWN_IDS_FROM + (self.number * 1_000_000 + self.texts) as i64
+        self.load.mark.ids_from + (self.number * IDS_EACH + self.texts) as i64
     }
 
     fn insert(&mut self, id: Option<i64>) {

@@ -4,21 +4,31 @@
 mod checker;
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod compose;
+mod docker;
 mod lab;
 mod load;
+mod local;
 mod relay;
 mod report;
 mod schedule;
 
 use checker::{Figures, Ledger, differing, doubled, figures, judge};
-use clap::Parser;
-use clap::builder::PossibleValuesParser;
-use lab::{Lab, MASTERS, RECOVERY, until};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use compose::Compose;
+use lab::{Lab, MASTERS, RECOVERY, System, until};
 use load::{CONNECTIONS, Load};
+use local::Local;
 use report::{Outcome, Rest, Sum};
-use schedule::{Blow, FAULTS, Planned, schedule};
+use schedule::{Blow, Fault, Place, Planned, chosen, kinds, schedule};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::collections::BTreeSet;
+use std::io::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,11 +43,23 @@ const QUIET: Duration = Duration::from_secs(5);
 /// And for this long altogether. The apply worker makes up for minutes of load in it.
 const EQUAL: Duration = Duration::from_secs(60);
 
+/// A deployment must be well when a run begins, and is given this long to say so.
+const FOUND_WELL: Duration = Duration::from_secs(10);
+
 /// Puts real masters under load, strikes them with one fault after the other, and checks that no
 /// acknowledged write is lost, none is applied twice, no request fails and both masters end equal.
+///
+/// With --on compose it strikes the running containers of docker-compose.yml, whose clients feel it. It
+/// neither starts nor stops the deployment. It writes rows of its own to `generos`, counts only those, and
+/// deletes them at the end; rows of others are only compared. Containers, network and traffic are left as
+/// they were found, also after Ctrl-C, which ends the run with the fault that is under way; after a second
+/// Ctrl-C, or kill -9, that is left to you.
 #[derive(Parser)]
-#[command(name = "scripts/chaos.sh", version)]
+#[command(name = "scripts/chaos.sh", version, after_help = all_kinds())]
 struct Options {
+    /// Where the system is that is struck
+    #[arg(long, value_enum, default_value = "local")]
+    on: Place,
     /// How many faults; by default each of the chosen kinds once
     #[arg(long)]
     faults: Option<usize>,
@@ -45,7 +67,7 @@ struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Only these kinds, with commas between them
-    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(FAULTS.iter().map(|fault| fault.name)))]
+    #[arg(long, value_delimiter = ',', value_name = "KINDS")]
     only: Vec<String>,
     /// Writes and reads per second, over all connections, at the most
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(16..=20_000))]
@@ -56,7 +78,7 @@ struct Options {
     /// Exit code 1 for a missed goal too
     #[arg(long)]
     strict: bool,
-    /// Append the API's log to this file
+    /// Append the API's log to this file; with --on compose the engine keeps it
     #[arg(long)]
     log: Option<String>,
     /// What `cargo bench` adds by itself, for whoever runs it that way
@@ -64,21 +86,42 @@ struct Options {
     bench: bool,
 }
 
+/// The kinds of each place, for the help.
+fn all_kinds() -> String {
+    let of = |place| {
+        kinds(place)
+            .map(|fault| fault.name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    format!(
+        "Kinds with --on local: {}\n\nKinds with --on compose: {}",
+        of(Place::Local),
+        of(Place::Compose)
+    )
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
-    let kinds = match options.only.len() {
-        0 => FAULTS.len(),
-        named => named,
+    let refuse = |error: String| {
+        Options::command()
+            .error(ErrorKind::InvalidValue, error)
+            .exit()
     };
-    let plan = schedule(options.seed, options.faults.unwrap_or(kinds), &options.only);
-    let mut lab = match Lab::start(options.log.clone()) {
-        Ok(lab) => lab,
+    if options.on == Place::Compose && options.log.is_some() {
+        refuse("--log is for --on local; `docker compose logs imdb-api` has it here".to_string());
+    }
+    let chosen: Vec<&'static Fault> =
+        chosen(options.on, &options.only).unwrap_or_else(|error| refuse(error));
+    let count = options.faults.unwrap_or(chosen.len());
+    let plan = schedule(options.seed, count, &chosen);
+    let (lab, stop) = match take(&options) {
+        Ok(taken) => taken,
         Err(error) => {
-            eprintln!("chaos: the system does not start: {error}");
+            eprintln!("chaos: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let load = Load::new(lab.address(), options.rate, options.seed);
     if !options.json {
         println!(
             "{} faults, seed {}, up to {} requests/s",
@@ -88,14 +131,40 @@ fn main() -> ExitCode {
         );
         println!("{}", report::heading());
     }
+    run(lab, &options, &plan, &stop)
+}
+
+/// The system, once it is well, and whether somebody wants the run to end.
+fn take(options: &Options) -> Result<(Lab, Arc<AtomicBool>), String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (system, patience): (Box<dyn System>, _) = match options.on {
+        Place::Local => (Box::new(Local::start(options.log.clone())?), RECOVERY),
+        Place::Compose => {
+            // A local cluster ends with this program, however that ends. This one must be set right first.
+            let listen = |signal| -> Result<(), Error> {
+                flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+                flag::register(signal, Arc::clone(&stop)).map(drop)
+            };
+            let listening = listen(SIGINT).and_then(|()| listen(SIGTERM));
+            listening.map_err(|error| format!("listen for signals: {error}"))?;
+            (Box::new(Compose::find()?), FOUND_WELL)
+        }
+    };
+    Ok((Lab::take(system, patience)?, stop))
+}
+
+/// All faults, the sum of them, and the exit code.
+fn run(mut lab: Lab, options: &Options, plan: &[Planned], stop: &AtomicBool) -> ExitCode {
+    let load = Load::new(lab.address(), lab.mark.clone(), options.rate, options.seed);
     let mut outcomes = Vec::new();
-    let trouble = thread::scope(|scope| {
+    let mut trouble = thread::scope(|scope| {
         let _ends = Ends(&load);
         for number in 0..CONNECTIONS {
             let load = &load;
             scope.spawn(move || load.work(number));
         }
-        plan.iter().enumerate().find_map(|(number, planned)| {
+        let wanted = plan.iter().take_while(|_| !stop.load(SeqCst));
+        wanted.enumerate().find_map(|(number, planned)| {
             load.fault.store(number as u64 + 1, SeqCst);
             match strike(&mut lab, &load, planned) {
                 Ok(outcome) => {
@@ -107,6 +176,10 @@ fn main() -> ExitCode {
             }
         })
     });
+    if let Err(error) = lab.give_back() {
+        let more = format!("the deployment is not as it was: {error}");
+        trouble = Some(trouble.map_or(more.clone(), |first| format!("{first}\nchaos: {more}")));
+    }
     drop(lab);
     let whole = figures(&load.requests.lock().expect("the requests"), 0, u64::MAX);
     let sum = Sum::of(&outcomes, &whole);
@@ -192,6 +265,7 @@ fn strike(lab: &mut Lab, load: &Load, planned: &Planned) -> Result<Outcome, Stri
         lacking,
         rest,
         equal_ms,
+        well_ms: well_ms - healed_ms,
         failures: failures.drain(..).collect(),
     })
 }
@@ -199,14 +273,14 @@ fn strike(lab: &mut Lab, load: &Load, planned: &Planned) -> Result<Outcome, Stri
 /// Rows that were acknowledged and that `node` does not hold as they were, under load.
 fn lacking(lab: &Lab, load: &Load, node: usize) -> Result<BTreeSet<i64>, String> {
     let before = load.ledger.lock().expect("the ledger").clone();
-    let rows = lab.rows(node)?;
+    let rows = lab.rows(node, &lab.mark.prefix)?;
     let found = judge(&before, &load.ledger.lock().expect("the ledger"), &rows);
     Ok(found.missing.into_iter().chain(found.wrong).collect())
 }
 
 /// Whether `node` holds what `acknowledged` says and has not been changed since.
 fn holds(lab: &Lab, load: &Load, node: usize, acknowledged: &Ledger) -> Result<(), String> {
-    let rows = lab.rows(node)?;
+    let rows = lab.rows(node, &lab.mark.prefix)?;
     let found = judge(
         acknowledged,
         &load.ledger.lock().expect("the ledger"),
@@ -226,7 +300,7 @@ fn at_rest(lab: &Lab, load: &Load) -> Result<Rest, String> {
     let (mut fewest, mut since) = (usize::MAX, Instant::now());
     // That they stay apart is a finding, which is told below.
     let _ = until("both masters hold the same rows", EQUAL, || {
-        pair = [lab.rows(0)?, lab.rows(1)?];
+        pair = [lab.rows(0, "")?, lab.rows(1, "")?];
         apart = differing(&pair[0], &pair[1]);
         let right = pair
             .iter()
@@ -250,7 +324,7 @@ fn at_rest(lab: &Lab, load: &Load) -> Result<Rest, String> {
         let found = judge(&ledger, &ledger, rows);
         rest.missing.extend(found.missing);
         rest.wrong.extend(found.wrong);
-        rest.doubled.extend(doubled(&ledger, rows));
+        rest.doubled.extend(doubled(&ledger, rows, &lab.mark));
     }
     Ok(rest)
 }

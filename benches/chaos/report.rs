@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 /// A link that was cut must have made the masters equal within this time from its heal.
 const EQUAL_GOAL_MS: u64 = 2_000;
+/// Without a hand, and whatever it was.
+const WELL_GOAL_MS: u64 = 30_000;
 /// Failures that are shown of each fault.
 const EXAMPLES: usize = 3;
 
@@ -25,6 +27,8 @@ pub struct Outcome {
     pub rest: Rest,
     /// From the heal until both masters held everything that had been acknowledged by then.
     pub equal_ms: Option<u64>,
+    /// From the heal until all was well again.
+    pub well_ms: u64,
     pub failures: Vec<Failure>,
 }
 
@@ -54,6 +58,7 @@ impl Outcome {
         let equal_goal = self.fault.is_link_cut().then_some(EQUAL_GOAL_MS);
         late(self.fault.goal_ms, self.figures.stall_ms)
             || late(equal_goal, self.equal_ms.unwrap_or(u64::MAX))
+            || late(Some(WELL_GOAL_MS), self.well_ms)
     }
 
     fn as_json(&self) -> Value {
@@ -75,6 +80,7 @@ impl Outcome {
             "doubled": self.rest.doubled.len(),
             "differing": self.rest.differing.len(),
             "equal_ms": self.equal_ms,
+            "well_ms": self.well_ms,
             "examples": self.failures.iter().take(EXAMPLES).map(|one| &one.what).collect::<Vec<_>>(),
         })
     }
@@ -90,7 +96,7 @@ impl Outcome {
             None => "never".to_string(),
         };
         format!(
-            "{:<16} {:<9} {:>6} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>5} {:>7} {:>6} {:>6} {}",
+            "{:<16} {:<9} {:>6} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>5} {:>7} {:>6} {:>6} {:>6} {}",
             self.fault.name,
             self.durability,
             figures.stall_ms,
@@ -106,6 +112,7 @@ impl Outcome {
             self.rest.doubled.len(),
             self.rest.differing.len(),
             equal,
+            self.well_ms,
             if self.misses_goal() { "MISSED GOAL" } else { "" },
         )
         .trim_end()
@@ -116,7 +123,7 @@ impl Outcome {
 /// The line above the table.
 pub fn heading() -> String {
     format!(
-        "{:<16} {:<9} {:>6} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>5} {:>7} {:>6} {:>6}",
+        "{:<16} {:<9} {:>6} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>5} {:>7} {:>6} {:>6} {:>6}",
         "fault",
         "writes",
         "stall",
@@ -132,6 +139,7 @@ pub fn heading() -> String {
         "doubled",
         "differ",
         "equal",
+        "well",
     )
 }
 

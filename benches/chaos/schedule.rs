@@ -1,5 +1,16 @@
 //! Which faults there are, and the order into which a seed puts them. Pure: what a fault does to real
-//! servers is in `lab.rs`.
+//! servers is in `local.rs` and `compose.rs`.
+
+use clap::ValueEnum;
+
+/// Where the system runs that is struck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    /// A cluster of its own, started for the run and thrown away after it
+    Local,
+    /// The containers of docker-compose.yml, which must be up and healthy
+    Compose,
+}
 
 /// What a blow hits, as seen at the moment of the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,22 +35,28 @@ pub enum Blow {
     Kill(Role),
     /// SIGSTOP to the whole server.
     Freeze(Role),
-    /// An orderly stop.
-    Stop(Role),
+    /// An orderly stop, and a start by the heal at the latest.
+    Restart(Role),
     /// Between the API and the active master.
     CutApi(Way),
     /// Between the two masters, both directions.
     CutLink(Way),
+    /// Nothing passes between a master and anybody else.
+    Isolate(Role),
     /// `POST /switch-to-...` away from the active master, and back again.
     Handover,
     /// SIGKILL to the API.
     KillApi,
+    /// SIGKILL to Redis.
+    KillRedis,
 }
 
 /// One kind of fault.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
     pub name: &'static str,
+    /// Where it can be done: the engine of the containers has nothing that cuts one way alone.
+    pub places: &'static [Place],
     pub blows: &'static [Blow],
     /// From the fault to its heal, at least.
     pub hold_ms: u64,
@@ -49,12 +66,14 @@ pub struct Fault {
 
 const fn fault(
     name: &'static str,
+    places: &'static [Place],
     blows: &'static [Blow],
     hold_ms: u64,
     goal_ms: Option<u64>,
 ) -> Fault {
     Fault {
         name,
+        places,
         blows,
         hold_ms,
         goal_ms,
@@ -65,23 +84,27 @@ const fn fault(
 /// silent master is down, so that they are met and not sat out.
 #[rustfmt::skip] // one fault, one line
 pub const FAULTS: &[Fault] = {
-    use Blow::{CutApi, CutLink, Freeze, Handover, Kill, KillApi, Stop};
+    use Blow::{CutApi, CutLink, Freeze, Handover, Isolate, Kill, KillApi, KillRedis, Restart};
     use Role::{Active, Passive};
     use Way::{Hole, Reset};
+    const BOTH: &[Place] = &[Place::Local, Place::Compose];
+    const LOCAL: &[Place] = &[Place::Local];
     &[
-        fault("kill-active",     &[Kill(Active)],                  1_000, Some(500)),
-        fault("freeze-active",   &[Freeze(Active)],                2_500, Some(2_000)),
-        fault("restart-active",  &[Stop(Active)],                  1_000, None),
-        fault("cut-api-active",  &[CutApi(Reset)],                 1_500, Some(2_000)),
-        fault("hole-api-active", &[CutApi(Hole)],                  2_500, Some(2_000)),
-        fault("kill-passive",    &[Kill(Passive)],                 1_500, Some(1_500)),
-        fault("freeze-passive",  &[Freeze(Passive)],               2_500, Some(1_500)),
-        fault("cut-masters",     &[CutLink(Reset)],                1_500, Some(1_500)),
-        fault("hole-masters",    &[CutLink(Hole)],                 2_500, Some(1_500)),
-        fault("isolate-active",  &[CutApi(Hole), CutLink(Hole)],   2_500, Some(2_000)),
-        fault("kill-both",       &[Kill(Active), Kill(Passive)],   1_000, None),
-        fault("handover",        &[Handover],                        500, Some(250)),
-        fault("kill-api",        &[KillApi],                         300, None),
+        fault("kill-active",     BOTH,  &[Kill(Active)],                1_000, Some(500)),
+        fault("freeze-active",   BOTH,  &[Freeze(Active)],              2_500, Some(2_000)),
+        fault("restart-active",  BOTH,  &[Restart(Active)],             1_000, None),
+        fault("cut-api-active",  LOCAL, &[CutApi(Reset)],               1_500, Some(2_000)),
+        fault("hole-api-active", LOCAL, &[CutApi(Hole)],                2_500, Some(2_000)),
+        fault("kill-passive",    BOTH,  &[Kill(Passive)],               1_500, Some(1_500)),
+        fault("freeze-passive",  BOTH,  &[Freeze(Passive)],             2_500, Some(1_500)),
+        fault("cut-masters",     LOCAL, &[CutLink(Reset)],              1_500, Some(1_500)),
+        fault("hole-masters",    LOCAL, &[CutLink(Hole)],               2_500, Some(1_500)),
+        fault("isolate-active",  BOTH,  &[Isolate(Active)],             2_500, Some(2_000)),
+        fault("isolate-passive", BOTH,  &[Isolate(Passive)],            2_500, Some(1_500)),
+        fault("kill-both",       BOTH,  &[Kill(Active), Kill(Passive)], 1_000, None),
+        fault("handover",        BOTH,  &[Handover],                      500, Some(250)),
+        fault("kill-api",        BOTH,  &[KillApi],                       300, None),
+        fault("kill-redis",      BOTH,  &[KillRedis],                   2_500, Some(500)),
     ]
 };
 
@@ -89,9 +112,11 @@ impl Fault {
     /// Whether the traffic must be on the other master before the fault is healed.
     pub fn moves_traffic(&self) -> bool {
         let hits_active = |blow: &Blow| match blow {
-            Blow::Kill(role) | Blow::Freeze(role) | Blow::Stop(role) => *role == Role::Active,
+            Blow::Kill(role) | Blow::Freeze(role) | Blow::Restart(role) | Blow::Isolate(role) => {
+                *role == Role::Active
+            }
             Blow::CutApi(_) => true,
-            Blow::CutLink(_) | Blow::Handover | Blow::KillApi => false,
+            Blow::CutLink(_) | Blow::Handover | Blow::KillApi | Blow::KillRedis => false,
         };
         self.blows.iter().any(hits_active) && !self.is_outage()
     }
@@ -129,15 +154,43 @@ pub struct Planned {
     pub lead_ms: u64,
 }
 
-/// The faults of a run: round after round, each in an order of its own, until there are `count`. Only
-/// those named in `only`, unless that is empty.
-pub fn schedule(seed: u64, count: usize, only: &[String]) -> Vec<Planned> {
+/// The kinds of fault that a place has.
+pub fn kinds(place: Place) -> impl Iterator<Item = &'static Fault> {
+    let there = move |fault: &&Fault| fault.places.contains(&place);
+    FAULTS.iter().filter(there)
+}
+
+/// Those of them that are named in `only`, or all if that is empty.
+///
+/// # Errors
+/// The names that the place does not have, and those that it has.
+pub fn chosen(place: Place, only: &[String]) -> Result<Vec<&'static Fault>, String> {
+    let is_there = |name: &&String| kinds(place).any(|fault| fault.name == *name);
+    let strange: Vec<&str> = only
+        .iter()
+        .filter(|name| !is_there(name))
+        .map(String::as_str)
+        .collect();
+    if !strange.is_empty() {
+        let known: Vec<&str> = kinds(place).map(|fault| fault.name).collect();
+        return Err(format!(
+            "{} has no fault {}; it has {}",
+            format!("{place:?}").to_lowercase(),
+            strange.join(", "),
+            known.join(", ")
+        ));
+    }
     let wanted = |fault: &&Fault| only.is_empty() || only.iter().any(|name| name == fault.name);
-    let chosen: Vec<&'static Fault> = FAULTS.iter().filter(wanted).collect();
+    Ok(kinds(place).filter(wanted).collect())
+}
+
+/// The faults of a run: round after round of the chosen kinds, each in an order of its own, until
+/// there are `count`.
+pub fn schedule(seed: u64, count: usize, chosen: &[&'static Fault]) -> Vec<Planned> {
     let mut dice = Dice::new(seed);
     let mut planned = Vec::new();
     while planned.len() < count && !chosen.is_empty() {
-        let mut round = chosen.clone();
+        let mut round = chosen.to_vec();
         for end in (1..round.len()).rev() {
             round.swap(end, dice.below(end as u64 + 1) as usize);
         }
