@@ -108,7 +108,7 @@ fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
             Some(left),
         )?;
         match listener.accept() {
-            Ok((stream, _)) if is_of_this_process(&stream)? => return Ok(stream),
+            Ok((stream, _)) if is_of_this_process(&stream) => return Ok(stream),
             Ok(_) => log::warn!("another process came for a connection over TLS and was sent away"),
             Err(error) if is_later(&error) => {}
             Err(error) => return Err(error),
@@ -116,9 +116,9 @@ fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
     }
 }
 
-fn is_of_this_process(stream: &UnixStream) -> io::Result<bool> {
-    let peer = getsockopt(stream, PeerCredentials)?;
-    Ok(u32::try_from(peer.pid()) == Ok(std::process::id()))
+fn is_of_this_process(stream: &UnixStream) -> bool {
+    let peer = getsockopt(stream, PeerCredentials);
+    peer.is_ok_and(|peer| u32::try_from(peer.pid()) == Ok(std::process::id()))
 }
 
 /// Bytes on their way.
