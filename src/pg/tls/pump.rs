@@ -471,7 +471,8 @@ mod tests {
         }
         assert_eq!(Arc::strong_count(&of_thread), 2, "it has ended already");
         drop(driver);
-        let deadline = Instant::now() + limits::TLS_GOODBYE + Duration::from_secs(5);
+        // Before the kernel gives the connection up, which takes it TCP_USER_TIMEOUT.
+        let deadline = Instant::now() + limits::TLS_GOODBYE + Duration::from_secs(2);
         while Arc::strong_count(&of_thread) > 1 {
             assert!(Instant::now() < deadline, "the thread is still there");
             thread::sleep(Duration::from_millis(10));
