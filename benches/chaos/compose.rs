@@ -4,20 +4,27 @@
 use crate::docker::{Container, docker};
 use crate::lab::{System, not_done_by_system, of_role};
 use crate::schedule::{Blow, Role};
+use std::io::ErrorKind;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use url::Url;
 
 const NETWORK: &str = "imdb-network";
-const MASTERS_OF: [&str; 2] = ["imdb-master1", "imdb-master2"];
-const REDIS: &str = "imdb-redis";
-const API: &str = "imdb-api";
-const ALL: [&str; 4] = [MASTERS_OF[0], MASTERS_OF[1], REDIS, API];
+/// The containers, the masters first.
+const NAMES: [&str; 4] = ["imdb-master1", "imdb-master2", "imdb-redis", "imdb-api"];
+const REDIS: usize = 2;
+const API: usize = 3;
+/// A name that one process of this machine has, until it ends. Two runs would find each other's faults.
+const CLAIM: &str = "imdb-ha chaos on compose";
 
 pub struct Compose {
     api: String,
     token: Option<String>,
     urls: [String; 2],
-    /// The names of each container on the network, in the order of [`ALL`]. Who is cut off loses them.
-    aliases: Vec<Vec<String>>,
+    /// As they were found. They go by their ids: who replaces one meanwhile must not be struck.
+    found: Vec<Container>,
+    /// Held for as long as the run lasts.
+    _claim: UnixListener,
     /// Whether something has been done that may not have been undone.
     is_struck: bool,
 }
@@ -28,7 +35,8 @@ impl Compose {
     /// # Errors
     /// What is not there or not well, and what would set it right.
     pub fn find() -> Result<Compose, String> {
-        let found = look().map_err(|error| {
+        let claim = claim()?;
+        let found = Container::look(&NAMES).map_err(|error| {
             format!("{error}\n`docker compose up --detach --wait` starts the deployment")
         })?;
         let complaints: Vec<String> = found
@@ -53,22 +61,34 @@ impl Compose {
                 url_from_here(api, "MASTER1_URL", first)?,
                 url_from_here(api, "MASTER2_URL", second)?,
             ],
-            aliases: found
-                .iter()
-                .map(|container| container.aliases(NETWORK))
-                .collect(),
+            found,
+            _claim: claim,
             is_struck: false,
         })
     }
 
-    fn reconnect(&self, name: &str) -> Result<(), String> {
-        let index = ALL.iter().position(|one| *one == name);
-        let aliases = index.and_then(|index| self.aliases.get(index));
+    fn id(&self, index: usize) -> &str {
+        &self.found[index].id
+    }
+
+    /// How the containers are now.
+    ///
+    /// # Errors
+    /// That one of them is gone, in favour of a new one or not: somebody else is at work here.
+    fn look(&self) -> Result<Vec<Container>, String> {
+        let ids = self.found.iter().map(|container| container.id.as_str());
+        let now = Container::look(&ids.collect::<Vec<&str>>());
+        now.map_err(|error| format!("the containers are not those that were found: {error}"))
+    }
+
+    /// Who was cut off has lost its names.
+    fn reconnect(&self, index: usize) -> Result<(), String> {
+        let aliases = self.found[index].aliases(NETWORK);
         let mut arguments = vec!["network", "connect"];
-        for alias in aliases.into_iter().flatten() {
+        for alias in &aliases {
             arguments.extend(["--alias", alias]);
         }
-        arguments.extend([NETWORK, name]);
+        arguments.extend([NETWORK, self.id(index)]);
         docker(&arguments).map(drop)
     }
 }
@@ -92,14 +112,14 @@ impl System for Compose {
 
     fn strike(&mut self, blow: Blow, active: usize) -> Result<(), String> {
         self.is_struck = true;
-        let master = |role: Role| MASTERS_OF[of_role(role, active)];
+        let master = |role: Role| self.id(of_role(role, active));
         let done = match blow {
             Blow::Kill(role) => docker(&["kill", master(role)]),
             Blow::Freeze(role) => docker(&["pause", master(role)]),
             Blow::Restart(role) => docker(&["restart", master(role)]),
             Blow::Isolate(role) => docker(&["network", "disconnect", NETWORK, master(role)]),
-            Blow::KillApi => docker(&["kill", API]),
-            Blow::KillRedis => docker(&["kill", REDIS]),
+            Blow::KillApi => docker(&["kill", self.id(API)]),
+            Blow::KillRedis => docker(&["kill", self.id(REDIS)]),
             Blow::CutApi(_) | Blow::CutLink(_) | Blow::Handover => {
                 return not_done_by_system(blow);
             }
@@ -109,14 +129,14 @@ impl System for Compose {
 
     /// To the engine a kill is a person's act, so nothing comes back by itself.
     fn mend(&mut self, blow: Blow, active: usize) -> Result<(), String> {
-        let master = |role: Role| MASTERS_OF[of_role(role, active)];
+        let master = |role: Role| self.id(of_role(role, active));
         let done = match blow {
             Blow::Kill(role) => docker(&["start", master(role)]),
             Blow::Freeze(role) => docker(&["unpause", master(role)]),
             Blow::Restart(_) => return Ok(()),
-            Blow::Isolate(role) => return self.reconnect(master(role)),
-            Blow::KillApi => docker(&["start", API]),
-            Blow::KillRedis => docker(&["start", REDIS]),
+            Blow::Isolate(role) => return self.reconnect(of_role(role, active)),
+            Blow::KillApi => docker(&["start", self.id(API)]),
+            Blow::KillRedis => docker(&["start", self.id(REDIS)]),
             Blow::CutApi(_) | Blow::CutLink(_) | Blow::Handover => {
                 return not_done_by_system(blow);
             }
@@ -125,16 +145,15 @@ impl System for Compose {
     }
 
     fn restore(&mut self) -> Result<(), String> {
-        for container in look()? {
-            let name = container.name.as_str();
-            if container.is_paused() {
-                docker(&["unpause", name])?;
+        for (index, now) in self.look()?.iter().enumerate() {
+            if now.is_paused() {
+                docker(&["unpause", &now.id])?;
             }
-            if !container.is_on(NETWORK) {
-                self.reconnect(name)?;
+            if !now.is_on(NETWORK) {
+                self.reconnect(index)?;
             }
-            if !container.is_running() {
-                docker(&["start", name])?;
+            if !now.is_running() {
+                docker(&["start", &now.id])?;
             }
         }
         self.is_struck = false;
@@ -142,8 +161,8 @@ impl System for Compose {
     }
 
     fn parts_are_well(&self) -> Result<(), String> {
-        let found = look()?;
-        let complaint = found
+        let now = self.look()?;
+        let complaint = now
             .iter()
             .find_map(|container| container.complaint(NETWORK));
         complaint.map_or(Ok(()), Err)
@@ -161,19 +180,26 @@ impl Drop for Compose {
     }
 }
 
-fn look() -> Result<Vec<Container>, String> {
-    Container::look(&ALL)
+fn claim() -> Result<UnixListener, String> {
+    let bound =
+        SocketAddr::from_abstract_name(CLAIM).and_then(|address| UnixListener::bind_addr(&address));
+    bound.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => "another run strikes the deployment already".to_string(),
+        _ => format!("claim the deployment for this run: {error}"),
+    })
 }
 
 /// The URL by which the API reaches a master, as it is from outside its network.
 fn url_from_here(api: &Container, variable: &str, master: &Container) -> Result<String, String> {
     let url = api.variable(variable);
-    let url = url.ok_or_else(|| format!("{API} has no {variable}"))?;
-    let wrong = |what: &str| format!("{variable} of {API}: {what}");
+    let url = url.ok_or_else(|| format!("{} has no {variable}", api.name))?;
+    let wrong = |what: &str| format!("{variable} of {}: {what}", api.name);
     let mut url = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
     let (address, port) = master.published(5432)?;
     url.set_host(Some(&address))
         .map_err(|error| wrong(&error.to_string()))?;
+    // What it says of certificates is meant for the other side of the engine.
+    url.set_query(None);
     url.set_port(Some(port))
         .map_err(|()| wrong("it takes no port"))?;
     Ok(url.into())

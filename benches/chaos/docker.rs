@@ -77,11 +77,12 @@ fn collect(from: Option<impl Read + Send + 'static>) -> Receiver<String> {
 #[derive(Debug)]
 pub struct Container {
     pub name: String,
+    /// What it is called for good: a container that takes its place has another one.
+    pub id: String,
     state: Value,
     networks: Value,
     ports: Value,
     environment: Vec<String>,
-    id: String,
 }
 
 impl Container {
@@ -101,11 +102,11 @@ impl Container {
         let environment = told["Config"]["Env"].as_array();
         Container {
             name: text(&told["Name"]).trim_start_matches('/').to_string(),
+            id: text(&told["Id"]),
             state: told["State"].clone(),
             networks: told["NetworkSettings"]["Networks"].clone(),
             ports: told["NetworkSettings"]["Ports"].clone(),
             environment: environment.into_iter().flatten().map(text).collect(),
-            id: text(&told["Id"]),
         }
     }
 

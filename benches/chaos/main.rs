@@ -176,6 +176,9 @@ fn run(mut lab: Lab, options: &Options, plan: &[Planned], stop: &AtomicBool) -> 
             }
         })
     });
+    if trouble.is_none() && outcomes.len() < plan.len() {
+        trouble = Some(format!("ended by a signal after {} faults", outcomes.len()));
+    }
     if let Err(error) = lab.give_back() {
         let more = format!("the deployment is not as it was: {error}");
         trouble = Some(trouble.map_or(more.clone(), |first| format!("{first}\nchaos: {more}")));
