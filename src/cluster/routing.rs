@@ -13,7 +13,8 @@ pub(super) struct Route {
 impl Cluster {
     /// When nobody is fit to serve, takes the best of those that answer. The master that served last
     /// needs no patience: nothing newer than what it holds was ever acknowledged elsewhere. Any other
-    /// waits, so that the last one can come back first.
+    /// waits, so that the last one can come back too: both lose their power at once, and get it back at
+    /// once. So it waits from its own return, not from the outage, which has mostly been longer.
     pub(super) fn judge_nobody(&mut self, now: u64, out: &mut Vec<Effect>) {
         if NodeId::BOTH.iter().any(|id| self.state(*id).serves()) {
             self.nobody_since_ms = None;
@@ -21,9 +22,13 @@ impl Cluster {
         }
         let since = *self.nobody_since_ms.get_or_insert(now);
         let waiting = |id: &NodeId| self.state(*id) == NodeState::CatchingUp;
+        let first_back = NodeId::BOTH.into_iter().filter(waiting);
+        let first_back = first_back.map(|id| self.node(id).since_ms).min();
+        let waits_since = first_back.map(|back| back.max(since));
+        let is_over = |from: u64| now.saturating_sub(from) >= self.settings.nobody_better_after_ms;
         let best = if self.served && waiting(&self.active) {
             Some(self.active)
-        } else if now.saturating_sub(since) >= self.settings.nobody_better_after_ms {
+        } else if waits_since.is_some_and(is_over) {
             // Half a copy is worse than nothing, and so is an empty master in place of a full one.
             let whole = |id: &NodeId| match self.facts(*id).map(|facts| facts.link) {
                 Some(Link::Ready) => true,
@@ -168,5 +173,73 @@ impl Cluster {
         self.facts(id.peer())
             .and_then(|peer| peer.peer_lag_bytes())
             .unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sim::settings;
+    use super::super::{Event, Facts};
+    use super::*;
+    use NodeId::{Master1, Master2};
+
+    /// A cluster that master1 served until both masters died, a minute ago.
+    fn after_a_long_outage() -> (Cluster, u64) {
+        let mut cluster = Cluster::new(settings(), 0);
+        cluster.handle(0, Event::Role(Role::Leader));
+        for now in [100, 200, 300] {
+            for node in NodeId::BOTH {
+                answer(&mut cluster, now, node, 1_000);
+            }
+        }
+        assert_eq!((cluster.active, cluster.serving), (Master1, true));
+        for node in [Master2, Master1] {
+            let cause = "connect: refused".to_string();
+            cluster.handle(400, Event::Refused { node, cause });
+        }
+        assert!(!cluster.serving);
+        (cluster, 60_000)
+    }
+
+    fn answer(cluster: &mut Cluster, now: u64, node: NodeId, wal_lsn: u64) {
+        let facts = Facts {
+            wal_lsn,
+            peer_confirmed_lsn: Some(1_000),
+            peer_streaming: true,
+            link: Link::Ready,
+            ..Facts::default()
+        };
+        let asked_ms = now;
+        cluster.handle(
+            now,
+            Event::Answered {
+                node,
+                facts,
+                asked_ms,
+            },
+        );
+    }
+
+    /// What it was told after the other had died is nowhere else.
+    #[test]
+    fn the_master_that_served_last_may_come_back_second() {
+        let (mut cluster, back) = after_a_long_outage();
+        for later in (0..2_000).step_by(100) {
+            answer(&mut cluster, back + later, Master2, 1_000);
+            assert!(!cluster.serving, "master2 serves after {later} ms");
+        }
+        // It has written what its peer has not confirmed.
+        answer(&mut cluster, back + 1_950, Master1, 2_000);
+        assert_eq!((cluster.active, cluster.serving), (Master1, true));
+    }
+
+    #[test]
+    fn the_other_serves_when_it_does_not_come_back() {
+        let (mut cluster, back) = after_a_long_outage();
+        for later in (0..=2_000).step_by(100) {
+            assert!(!cluster.serving, "master2 serves before {later} ms");
+            answer(&mut cluster, back + later, Master2, 1_000);
+        }
+        assert_eq!((cluster.active, cluster.serving), (Master2, true));
     }
 }

@@ -26,8 +26,8 @@ pub const SUSPECT_AFTER_MS: u64 = 500;
 /// long enough for a checkpoint on a slow disk, short enough for a person not to reload the page.
 pub const SILENCE_DEADLINE_MS: u64 = 1_000;
 
-/// How long nobody may be fit to serve before the best of the unfit is taken. It gives the master
-/// that served last, and so holds the newest rows, the time to come back first.
+/// How long an unfit master waits, once it answers and nobody serves, before the best of the unfit is
+/// taken. It gives the master that served last, and so holds the newest rows, the time to come back too.
 pub const NOBODY_BETTER_AFTER_MS: u64 = 2_000;
 
 /// How long the primary gets at the start to show that it is not behind, before its peer serves.
