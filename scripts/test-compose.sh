@@ -45,9 +45,12 @@ trap 'exit 130' INT TERM
 passed=0 failed=()
 # Runs one step; what it prints is shown when it fails.
 step() { # what is true, function with arguments
-  local what=$1 began=$SECONDS
+  local what=$1 began=$SECONDS code
   shift
-  if (set -e; "$@") >"$work/step" 2>&1; then
+  # Not as a condition, in which the shell would ignore that a step is to end at its first failure.
+  (set -e; "$@") >"$work/step" 2>&1
+  code=$?
+  if [ "$code" -eq 0 ]; then
     passed=$((passed + 1))
     echo "ok      $what ($((SECONDS - began)) s)"
   else
@@ -67,7 +70,7 @@ expect() { # pattern, command...
 
 sql() { docker exec "$1" psql -U root -d bases2-db -Atqc "$2"; } # container, statement
 imdb_ha() { docker compose exec -T imdb-api imdb-ha "$@"; }
-answer() { curl -sS --max-time 15 -w ' %{http_code}' "$@"; } # curl's arguments; the body and the status
+answer() { curl -sS --max-time 15 -w ' %{http_code}' "$@" | tr -d '\n'; } # curl's arguments; the body and the status on one line
 post() { answer -H "$JSON" -d "$2" "$API$1"; }
 order() { answer -X POST -H "$TOKEN" "$API$1"; }
 

@@ -43,6 +43,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     ("r2d2::", &["src/pg/pool.rs", "src/pg/sessions.rs"]),
     ("r2d2_postgres::", &["src/pg/pool.rs"]),
+    // A connection that is made elsewhere would be a plain one, whatever the URL says.
+    ("NoTls", &["src/pg/pool.rs", "src/pg/settings.rs"]),
+    ("rustls::", &["src/pg/tls/"]),
     (
         "redis::",
         &[

@@ -111,8 +111,7 @@ fn main() -> ExitCode {
     if options.on == Place::Compose && options.log.is_some() {
         refuse("--log is for --on local; `docker compose logs imdb-api` has it here".to_string());
     }
-    let chosen: Vec<&'static Fault> =
-        chosen(options.on, &options.only).unwrap_or_else(|error| refuse(error));
+    let chosen: Vec<&'static Fault> = chosen(options.on, &options.only).unwrap_or_else(refuse);
     let count = options.faults.unwrap_or(chosen.len());
     let plan = schedule(options.seed, count, &chosen);
     let (lab, stop) = match take(&options) {

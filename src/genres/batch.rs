@@ -92,11 +92,11 @@ impl Batch {
             }
         }
         // A taken id is a row that a client gave this id to, or that arrived from the peer.
-        for _ in 0..limits::ID_DRAWS_MAX {
+        for round in 0..limits::ID_DRAWS_MAX {
             if open.is_empty() {
                 return Ok(created);
             }
-            open = self.round(session, attempt, open, &mut created)?;
+            open = self.round(session, attempt, round, open, &mut created)?;
         }
         for row in open {
             created[row.index] = Created::NoFreeId;
@@ -109,6 +109,7 @@ impl Batch {
         &self,
         session: &mut Session,
         attempt: Attempt,
+        round: u32,
         mut open: Vec<Open<'a>>,
         created: &mut [Created],
     ) -> Result<Vec<Open<'a>>, Error> {
@@ -125,7 +126,9 @@ impl Batch {
         let lacking = open.iter().filter(|row| row.id.is_none()).count();
         let mut source = Source::Nowhere;
         if lacking > 0 {
-            let drawn = self.draw(session, lacking)?;
+            // Where many are taken, more are drawn, so that a batch gets through a neighbourhood with few free ones.
+            let count = lacking << (limits::ID_DRAW_SHIFT * round).min(limits::ID_DRAW_SHIFT_MAX);
+            let drawn = self.draw(session, count.min(lacking.max(limits::ID_DRAW_MAX)))?;
             source = drawn.0;
             assign(&mut open, drawn.1, created, this);
         }
@@ -191,25 +194,28 @@ impl Batch {
 
     /// The manual's detection: `USE_SEQUENCE` decides, and on `auto` the table's default does.
     fn draw(&self, session: &mut Session, count: usize) -> Result<(Source, Vec<i64>), Error> {
-        let mut drawn = Vec::new();
+        let (mut has_sequence, mut free) = (false, Vec::new());
         if self.use_sequence != UseSequence::Never {
             for row in session.query(DRAW, &[&(count as i32)])? {
-                drawn.extend(row.try_get::<_, Option<i64>>(0)?);
+                let id: Option<i64> = row.try_get(0)?;
+                has_sequence |= id.is_some();
+                let is_free: bool = row.try_get(1)?;
+                free.extend(id.filter(|_| is_free));
             }
             if !self.told_sequence.swap(true, Ordering::Relaxed) {
-                let which = match drawn.is_empty() {
-                    true => "MAX+1",
-                    false => "its sequence",
+                let which = match has_sequence {
+                    false => "MAX+1",
+                    true => "its sequence",
                 };
                 log::info!("ids of generos come from {which}");
             }
         }
-        let source = match (drawn.is_empty(), self.use_sequence) {
-            (false, _) => Source::Sequence,
-            (true, UseSequence::Always) => Source::Nowhere,
-            (true, _) => Source::Max,
+        let source = match (has_sequence, self.use_sequence) {
+            (true, _) => Source::Sequence,
+            (false, UseSequence::Always) => Source::Nowhere,
+            (false, _) => Source::Max,
         };
-        Ok((source, drawn))
+        Ok((source, free))
     }
 
     /// Without a sequence: the ids after the highest, under the manual's lock.

@@ -176,6 +176,14 @@ pub const ATTEMPTS_MAX: u32 = 50;
 /// Ids to draw for one row before giving up; each draw skips a whole run of taken ids.
 pub const ID_DRAWS_MAX: u32 = 8;
 
+/// After each draw that met taken ids, eight times as many are drawn (so many doublings), up to
+/// [`ID_DRAW_MAX`] at once: in five draws a batch is past thousands of scattered rows.
+pub const ID_DRAW_SHIFT: u32 = 3;
+/// See [`ID_DRAW_SHIFT`]; more doublings than these are never needed.
+pub const ID_DRAW_SHIFT_MAX: u32 = 12;
+/// See [`ID_DRAW_SHIFT`].
+pub const ID_DRAW_MAX: usize = 4_096;
+
 // --- the write lane ---------------------------------------------------------------------------
 
 /// Inserts that may wait for the lane; beyond it the client gets 503 at once. A client waits for its

@@ -155,7 +155,7 @@ impl Settings {
     }
 
     /// The same for another role.
-    pub fn as_role(mut self, role: &str, password: &str) -> Settings {
+    pub fn for_role(mut self, role: &str, password: &str) -> Settings {
         self.driver.user(role).password(password);
         self
     }

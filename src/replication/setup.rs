@@ -268,7 +268,7 @@ fn make_role(
 /// Whether the role can log in with the configured password.
 fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
     let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?
-        .as_role(ROLE, config.replication_password.reveal());
+        .for_role(ROLE, config.replication_password.reveal());
     // The pool hides why a login was refused, so this is a connection of its own; on a thread of its
     // own, because connecting to a frozen server never ends.
     let (reply, answer) = crossbeam_channel::bounded(1);

@@ -108,7 +108,7 @@ fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
             Some(left),
         )?;
         match listener.accept() {
-            Ok((stream, _)) if is_of_this_process(&stream)? => return Ok(stream),
+            Ok((stream, _)) if is_of_this_process(&stream) => return Ok(stream),
             Ok(_) => log::warn!("another process came for a connection over TLS and was sent away"),
             Err(error) if is_later(&error) => {}
             Err(error) => return Err(error),
@@ -116,9 +116,9 @@ fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
     }
 }
 
-fn is_of_this_process(stream: &UnixStream) -> io::Result<bool> {
-    let peer = getsockopt(stream, PeerCredentials)?;
-    Ok(u32::try_from(peer.pid()) == Ok(std::process::id()))
+fn is_of_this_process(stream: &UnixStream) -> bool {
+    let peer = getsockopt(stream, PeerCredentials);
+    peer.is_ok_and(|peer| u32::try_from(peer.pid()) == Ok(std::process::id()))
 }
 
 /// Bytes on their way.
@@ -408,15 +408,19 @@ mod tests {
         (target.expect("a target"), thread)
     }
 
-    /// Connects as the driver does.
-    fn driver(target: &Target) -> UnixStream {
+    /// Connects as the driver does. What comes with it is held by the thread too, for as long as that lives.
+    fn driver(target: &Target) -> (UnixStream, Failure) {
         let opened = target.open(Duration::from_secs(5)).expect("TLS");
         let random = target.random().expect("random bytes");
-        let socket = lend(opened, random, Failure::default()).expect("a socket");
+        let failure = Failure::default();
+        let socket = lend(opened, random, Arc::clone(&failure)).expect("a socket");
         let folder = socket.folder.display().to_string();
         let name = format!("{}/.s.PGSQL.{SOCKET_PORT}", &folder[1..]);
         let address = SocketAddr::from_abstract_name(name).expect("a name");
-        UnixStream::connect_addr(&address).expect("connect")
+        (
+            UnixStream::connect_addr(&address).expect("connect"),
+            failure,
+        )
     }
 
     #[test]
@@ -430,7 +434,7 @@ mod tests {
                 stream.write_all(&piece[..count]).expect("echo");
             }
         });
-        let mut writing = driver(&target);
+        let (mut writing, _) = driver(&target);
         let mut reading = writing.try_clone().expect("the same");
         let sent: Vec<u8> = (0..3_000_000_u32)
             .map(|number| (number % 251) as u8)
@@ -453,14 +457,8 @@ mod tests {
         let (target, server) = server(move |mut stream| {
             stream.read_exact(&mut [0; 1]).expect("the handshake");
             let _ = frozen.recv();
-            let patience = Some(Duration::from_secs(5));
-            stream.sock.set_read_timeout(patience).expect("a limit");
-            let mut rest = Vec::new();
-            let ended = stream.sock.read_to_end(&mut rest);
-            let is_over = ended.map_or_else(|error| !is_later(&error), |_| true);
-            assert!(is_over, "the connection is still there");
         });
-        let mut driver = driver(&target);
+        let (mut driver, of_thread) = driver(&target);
         driver.set_nonblocking(true).expect("a setting");
         let piece = vec![7; 100_000];
         let mut full_since = Instant::now();
@@ -471,10 +469,16 @@ mod tests {
             }
             thread::sleep(Duration::from_millis(1));
         }
+        assert_eq!(Arc::strong_count(&of_thread), 2, "it has ended already");
         drop(driver);
-        thread::sleep(limits::TLS_GOODBYE + Duration::from_millis(200));
+        // Before the kernel gives the connection up, which takes it TCP_USER_TIMEOUT.
+        let deadline = Instant::now() + limits::TLS_GOODBYE + Duration::from_secs(2);
+        while Arc::strong_count(&of_thread) > 1 {
+            assert!(Instant::now() < deadline, "the thread is still there");
+            thread::sleep(Duration::from_millis(10));
+        }
         drop(go_on);
-        server.join().expect("the server finds it ended");
+        server.join().expect("the server");
     }
 
     #[test]
