@@ -66,11 +66,19 @@ image() { # name, function that makes it
   "$2"
 }
 
+# An engine that runs no container, or whose containers reach nobody, builds nothing.
+works() {
+  local said
+  said=$(timeout 180 docker run --rm debian:trixie-slim apt-get -qq update 2>&1) ||
+    none "a container cannot fetch Debian's packages: $(tail -n 1 <<<"$said")"
+}
+
 case ${1:-up} in
   up)
     answers || start
     docker compose version >/dev/null 2>&1 || none "it has no 'docker compose'"
     image debian:trixie-slim make_debian
+    works
     image redis:8-alpine make_redis
     ;;
   down)

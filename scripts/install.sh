@@ -119,6 +119,7 @@ if [ "$want_engine" = yes ]; then
   compose=docker-compose
   [ "$system" != ubuntu-24.04 ] || compose=docker-compose-v2
   command -v dockerd >/dev/null || need docker.io "the engine that runs the containers"
+  case $system in debian-*) command -v docker >/dev/null || need docker-cli "the command docker" ;; esac
   command -v iptables >/dev/null || need iptables "the engine's networks"
   docker compose version >/dev/null 2>&1 || need "$compose" "docker compose"
   docker buildx version >/dev/null 2>&1 || need docker-buildx "builds the images"

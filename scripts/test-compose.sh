@@ -255,6 +255,7 @@ step "a lost volume is rebuilt while the other master serves" lost_volume
 step "down and up keep everything" down_and_up
 step "the example's token is not published" example_secrets_stay_home
 step "chaos: each kind of fault once, and nothing is lost" scripts/chaos.sh --on compose
+grep -E '^[a-z]+-[a-z]+ |acknowledged' "$work/step" | sed 's/^/        /'
 step "everything is well in the end" healthy_within 30
 [ ${#failed[@]} -eq 0 ] || printf 'failed: %s\n' "${failed[@]}"
 echo "$passed passed, ${#failed[@]} failed in $((SECONDS - began)) s"
