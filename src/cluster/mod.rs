@@ -267,11 +267,14 @@ impl Cluster {
         let node = &mut self.nodes[id.index()];
         node.heard_ms = now;
         // A late answer is a sign of life, and old news.
-        if node
-            .facts
-            .as_ref()
-            .is_none_or(|(_, newest)| asked >= *newest)
-        {
+        let was = node.facts.as_ref();
+        if was.is_none_or(|(_, newest)| asked >= *newest) {
+            // A master that has been joined anew has a peer that may have been taken back since: the end of its WAL that was
+            // noted then might never come.
+            let joins = was.is_some_and(|(was, _)| was.link != Link::Ready);
+            if joins && facts.link == Link::Ready && node.state == NodeState::CatchingUp {
+                node.barrier = Barrier::WantedSince(now);
+            }
             node.facts = Some((facts, asked));
         }
         let peer = &mut self.nodes[id.peer().index()];

@@ -242,4 +242,31 @@ mod tests {
         }
         assert_eq!((cluster.active, cluster.serving), (Master2, true));
     }
+
+    /// A restore stops a master after its peer began to catch up, and starts it with less WAL.
+    #[test]
+    fn a_peer_that_was_taken_back_is_not_waited_for_beyond_its_end() {
+        let mut cluster = Cluster::new(settings(), 0);
+        cluster.handle(0, Event::Role(Role::Leader));
+        for node in NodeId::BOTH {
+            answer(&mut cluster, 100, node, 1_000);
+        }
+        let facts = Facts {
+            link: Link::Missing,
+            ..Facts::default()
+        };
+        let (node, asked_ms) = (Master2, 200);
+        let unlinked = Event::Answered {
+            node,
+            facts,
+            asked_ms,
+        };
+        cluster.handle(200, unlinked);
+        answer(&mut cluster, 300, Master1, 9_000);
+        answer(&mut cluster, 300, Master2, 1_000);
+        assert_eq!(cluster.state(Master2), NodeState::CatchingUp);
+        answer(&mut cluster, 350, Master1, 1_000);
+        answer(&mut cluster, 350, Master2, 1_000);
+        assert_eq!(cluster.state(Master2), NodeState::Up);
+    }
 }
