@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Puts a cluster of its own under load, strikes it with one fault after the other, and checks that no acknowledged
-# write is lost, none is applied twice, no request fails and both masters end equal: real masters with fsync on, in a
-# temporary folder and on free ports. Each kind of fault once takes about a minute.
+# Puts a cluster of its own, or the running containers, under load, strikes it with one fault after the other, and
+# checks that no acknowledged write is lost, none is applied twice, no request fails and both masters end equal. Its
+# own cluster has real masters with fsync on, in a temporary folder and on free ports. Each kind of fault once takes
+# about a minute.
 #
 #   scripts/chaos.sh                                        each kind once
 #   scripts/chaos.sh --faults 100 --seed 7                  a long run in another order
 #   scripts/chaos.sh --only kill-active,handover --json     some kinds, for programs
+#   scripts/chaos.sh --on compose                           the containers of docker-compose.yml, which must be up and
+#                                                           healthy; it neither starts nor stops them
 #   scripts/chaos.sh --help                                 all flags, and the kinds
 #
 # IMDB_HA_PROFILE=dev takes cargo's debug build, which is slower and made at once after a test run.
