@@ -74,11 +74,39 @@ impl Compose {
     /// How the containers are now.
     ///
     /// # Errors
-    /// That one of them is gone, in favour of a new one or not: somebody else is at work here.
+    /// That one is gone, in favour of a new one or not: somebody else is at work here.
     fn look(&self) -> Result<Vec<Container>, String> {
-        let ids = self.found.iter().map(|container| container.id.as_str());
-        let now = Container::look(&ids.collect::<Vec<&str>>());
-        now.map_err(|error| format!("the containers are not those that were found: {error}"))
+        let now = Container::look(&NAMES)?;
+        let new = now
+            .iter()
+            .zip(&self.found)
+            .find(|(now, then)| now.id != then.id);
+        match new {
+            None => Ok(now),
+            Some((now, _)) => Err(format!(
+                "{} is another container than at the start: somebody else is at work here",
+                now.name
+            )),
+        }
+    }
+
+    /// Undoes what is done to one container now.
+    fn restore_one(&self, index: usize) -> Result<(), String> {
+        let id = self.id(index);
+        let now = Container::look(&[id]);
+        let now = now.map_err(|error| format!("look at {}: {error}", NAMES[index]))?;
+        for now in now {
+            if now.is_paused() {
+                docker(&["unpause", id])?;
+            }
+            if !now.is_on(NETWORK) {
+                self.reconnect(index)?;
+            }
+            if !now.is_running() {
+                docker(&["start", id])?;
+            }
+        }
+        Ok(())
     }
 
     /// Who was cut off has lost its names.
@@ -145,19 +173,14 @@ impl System for Compose {
     }
 
     fn restore(&mut self) -> Result<(), String> {
-        for (index, now) in self.look()?.iter().enumerate() {
-            if now.is_paused() {
-                docker(&["unpause", &now.id])?;
-            }
-            if !now.is_on(NETWORK) {
-                self.reconnect(index)?;
-            }
-            if !now.is_running() {
-                docker(&["start", &now.id])?;
-            }
-        }
         self.is_struck = false;
-        Ok(())
+        let failed: Vec<String> = (0..NAMES.len())
+            .filter_map(|index| self.restore_one(index).err())
+            .collect();
+        match failed.is_empty() {
+            true => Ok(()),
+            false => Err(failed.join(", ")),
+        }
     }
 
     fn parts_are_well(&self) -> Result<(), String> {

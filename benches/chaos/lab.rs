@@ -198,14 +198,20 @@ impl Lab {
         if !self.system.is_borrowed() {
             return Ok(());
         }
-        self.system.restore()?;
-        let left = format!(
-            "rows whose text begins with '{}' are left",
-            self.mark.prefix
-        );
-        let with_rows = |error: String| format!("{error}; {left}");
-        self.wait_ready(RECOVERY).map_err(with_rows)?;
-        self.remove_rows().map_err(with_rows)?;
+        let restored = self.system.restore();
+        let whole = restored.and_then(|()| self.wait_ready(RECOVERY));
+        // Also where something else is wrong: nobody misses them.
+        let removed = self.remove_rows().map_err(|error| {
+            let prefix = &self.mark.prefix;
+            format!("{error}; rows whose text begins with '{prefix}' are left")
+        });
+        let wrong: Vec<String> = [whole, removed]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
+        if !wrong.is_empty() {
+            return Err(wrong.join("; "));
+        }
         match self.active()? == self.first {
             true => Ok(()),
             false => self.switch(self.first),
