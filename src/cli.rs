@@ -130,8 +130,8 @@ pub struct OneMaster {
 pub enum Replication {
     /// Join the masters; repeating it changes nothing
     Setup {
-        /// Wait for the masters for a minute; if then one must be rebuilt or does not answer, say so, and leave it to the API
-        /// to serve from the other one
+        /// Wait for masters that are just starting; if one must be rebuilt or does not answer, say so, and leave it to the
+        /// API to serve from the other one
         #[arg(long)]
         at_start: bool,
         /// As JSON

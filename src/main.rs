@@ -9,6 +9,7 @@ mod comparer;
 mod config;
 mod conflicts;
 mod dispatch;
+mod follow;
 mod genres;
 mod health;
 mod history;

@@ -218,6 +218,28 @@ fn a_launcher_keeps_its_master_as_it_should_be() {
     );
 
     assert_eq!(pair.terminate(0).code(), Some(0));
+
+    // One master that is away keeps nobody from starting what the other can do.
+    pair.password = "first";
+    let left = pair.must(&["replication", "setup", "--at-start"]);
+    assert!(
+        left.contains("ALARM") && left.contains("master2 is left to serve"),
+        "{left}"
+    );
+
+    // A password that everybody knows is for this machine alone.
+    pair.password = "root";
+    let mut open = pair.command(&["master", "master1"]);
+    let open = open
+        .env("PUBLISHED_ON", "0.0.0.0")
+        .output()
+        .expect("run imdb-ha");
+    let why = String::from_utf8_lossy(&open.stderr).into_owned();
+    assert!(
+        !open.status.success() && why.contains("POSTGRES_PASSWORD"),
+        "{why}"
+    );
+
     pair.password = "first";
     assert_eq!(pair.terminate(1).code(), Some(0));
     assert!(pair.sql(0).is_err() && pair.sql(1).is_err());

@@ -2,14 +2,14 @@
 //! readies the archive, starts the server and watches it, and keeps it down for whoever holds it ([`home`]).
 
 mod home;
-mod server_log;
 mod servers;
 
 pub use servers::Launched;
 
 use crate::backup::command::Place;
 use crate::cluster::NodeId;
-use crate::config::Config;
+use crate::config::{Config, Secret};
+use crate::follow;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::limits;
 use crate::output::say_with_time as say;
@@ -68,6 +68,7 @@ pub fn run(config: &Config, node: NodeId) -> anyhow::Result<ExitCode> {
             node.name().to_uppercase()
         );
     };
+    refuse_to_publish(config, &password)?;
     let run = home.folder().join("run");
     owner.make_folder(&run)?;
     if place.is_none() {
@@ -95,6 +96,21 @@ pub fn run(config: &Config, node: NodeId) -> anyhow::Result<ExitCode> {
         },
     };
     launcher.watch()
+}
+
+/// The manual's password, which everybody knows.
+const KNOWN_PASSWORD: &str = "root";
+
+/// A superuser with a password that everybody knows is nobody's alone where anybody can reach the server.
+fn refuse_to_publish(config: &Config, password: &Secret) -> anyhow::Result<()> {
+    let reached_at = config.published_on.filter(|address| !address.is_loopback());
+    match reached_at {
+        Some(address) if password.reveal() == KNOWN_PASSWORD => bail!(
+            "the superuser has the manual's password, which everybody knows; set another (POSTGRES_PASSWORD in .env) \
+             before the masters can be reached at {address}"
+        ),
+        _ => Ok(()),
+    }
 }
 
 impl Launcher<'_> {
@@ -158,7 +174,8 @@ impl Launcher<'_> {
             self.interrupt.check()?;
             made?;
         }
-        let log = server_log::follow(&master.data)?;
+        let of_log = master.clone();
+        let log = follow::follow(move || of_log.log_file())?;
         match master.process() {
             // In a container it would have ended with its launcher.
             Some(process) => say(&format!(
@@ -200,22 +217,26 @@ impl Launcher<'_> {
 /// Sees that the superuser's password is the one that is configured, which may be another than when the data folder was made: whoever
 /// reaches the socket owns the data.
 fn keep_password(master: &Master, port: u16, over_socket: pg::Settings) -> anyhow::Result<()> {
+    let (node, user) = (master.node, master.user.clone());
     let mut over_tcp = postgres::Config::new();
     over_tcp
         .host("127.0.0.1")
         .port(port)
-        .user(&master.user)
+        .user(&user)
         .password(master.password.reveal())
         .dbname("postgres")
         .connect_timeout(limits::CONNECT_TIMEOUT);
-    let fits = match pg::Settings::from(over_tcp).connect() {
-        Ok(_) => true,
-        Err(error) => error.code() != Some(&SqlState::INVALID_PASSWORD),
-    };
-    if fits {
-        return Ok(());
+    let sessions = Sessions::start_patient(node, pg::Settings::from(over_tcp))?;
+    match sessions.run(limits::SETUP_CALL, |session| {
+        session.client().batch_execute("")
+    }) {
+        Err(error)
+            if error
+                .to_string()
+                .contains(SqlState::INVALID_PASSWORD.code()) => {}
+        // Whatever else it is, another password would not mend it.
+        _ => return Ok(()),
     }
-    let (node, user) = (master.node, master.user.clone());
     let password = master.password.clone();
     let sessions = Sessions::start_patient(node, pg::without_waiting(over_socket))?;
     let changed = sessions.run(limits::SETUP_CALL, move |session| {

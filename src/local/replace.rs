@@ -7,8 +7,7 @@ use crate::backup::restore::Servers;
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::programs::Owner;
-use crate::server::Master;
-use crate::server::ServerState;
+use crate::server::{Master, ServerState};
 use anyhow::bail;
 use std::path::PathBuf;
 
@@ -79,6 +78,7 @@ impl Servers for Here<'_> {
         let (master, state) = self.master(node)?;
         start(self.config, &master, &state)
     }
+
     fn start_by_hand(&self, node: NodeId) -> String {
         format!("`imdb-ha local start {node}`")
     }

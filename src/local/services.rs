@@ -11,9 +11,8 @@ use crate::process::Process;
 use crate::programs::Owner;
 use crate::server;
 use anyhow::{Context, bail};
-use crossbeam_channel::{RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 use std::fs::OpenOptions;
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -123,30 +122,8 @@ pub fn health(state: &State) -> Health {
 /// Shows what is added to a file from now on, until the result is dropped.
 ///
 /// # Errors
-/// When the file cannot be opened.
+/// When the file cannot be made.
 pub fn follow(path: PathBuf) -> anyhow::Result<Sender<()>> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .read(true)
-        .open(&path)?;
-    file.seek(SeekFrom::End(0))?;
-    let (keep, ended) = crossbeam_channel::bounded::<()>(0);
-    std::thread::Builder::new()
-        .name("follow".to_string())
-        .spawn(move || {
-            let mut show = move || {
-                let mut added = Vec::new();
-                if file.read_to_end(&mut added).is_ok() {
-                    let _ = std::io::stderr().write_all(&added);
-                }
-            };
-            while let Err(RecvTimeoutError::Timeout) =
-                ended.recv_timeout(Duration::from_millis(100))
-            {
-                show();
-            }
-            show();
-        })?;
-    Ok(keep)
+    OpenOptions::new().create(true).append(true).open(&path)?;
+    Ok(crate::follow::follow(move || Some(path.clone()))?)
 }

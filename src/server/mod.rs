@@ -279,6 +279,13 @@ impl Master {
         Ok(())
     }
 
+    /// The file that the server logs to now; its collector begins another each day and writes the name down.
+    pub fn log_file(&self) -> Option<PathBuf> {
+        let text = fs::read_to_string(self.data.join("current_logfiles")).ok()?;
+        let name = text.lines().find_map(|line| line.strip_prefix("stderr "))?;
+        Some(self.data.join(name))
+    }
+
     /// The end of the newer of the two places where a server says why it does not start: what it
     /// prints before its log collector runs, and the log.
     fn last_words(&self, start_log: &Path) -> String {

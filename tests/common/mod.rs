@@ -300,6 +300,8 @@ pub fn clean_command_named(program: &str) -> Command {
             "USE_SEQ",
             "IMDB_HA_",
             "REPLICATION_",
+            "PUBLISHED_",
+            "MASTER_SETTINGS",
             "PEER_",
         ];
         if ours.iter().any(|prefix| name.starts_with(prefix)) {

@@ -1,9 +1,9 @@
-//! Shows what a server writes into its log, wherever that is at the moment: its log collector begins a new file each day.
+//! Shows what is added to a log, also when its writer goes on in another file.
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// At most so much is shown at once, so that a log of gigabytes needs no memory.
@@ -13,13 +13,6 @@ const PIECE_BYTES: u64 = 1 << 20;
 struct Reading {
     path: PathBuf,
     file: File,
-}
-
-/// The file that a server in `data` writes to now; its collector writes the name down.
-fn current(data: &Path) -> Option<PathBuf> {
-    let text = fs::read_to_string(data.join("current_logfiles")).ok()?;
-    let name = text.lines().find_map(|line| line.strip_prefix("stderr "))?;
-    Some(data.join(name))
 }
 
 impl Reading {
@@ -42,16 +35,17 @@ impl Reading {
     }
 }
 
-/// Shows on standard error what is added to the log of the server in `data` from now on, until the result is dropped.
+/// Shows on standard error what is added from now on to the file that `current` names at the moment, until the result is dropped.
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub fn follow(data: &Path) -> std::io::Result<Sender<()>> {
+pub fn follow(
+    current: impl Fn() -> Option<PathBuf> + Send + 'static,
+) -> std::io::Result<Sender<()>> {
     let (keep, ended) = crossbeam_channel::bounded::<()>(0);
-    let data = data.to_path_buf();
-    let mut reading = current(&data).and_then(|path| Reading::begin(path, SeekFrom::End(0)));
+    let mut reading = current().and_then(|path| Reading::begin(path, SeekFrom::End(0)));
     std::thread::Builder::new()
-        .name("server-log".to_string())
+        .name("follow".to_string())
         .spawn(move || {
             let mut show = move || {
                 loop {
@@ -61,20 +55,17 @@ pub fn follow(data: &Path) -> std::io::Result<Sender<()>> {
                         continue;
                     }
                     // The old one has been read to its end; is there another by now?
-                    let now = current(&data);
+                    let now = current();
                     let same = reading.as_ref().map(|reading| &reading.path) == now.as_ref();
-                    if same || now.is_none() {
-                        return;
-                    }
                     let next = now.and_then(|path| Reading::begin(path, SeekFrom::Start(0)));
-                    if next.is_none() {
+                    if same || next.is_none() {
                         return;
                     }
                     reading = next;
                 }
             };
             while let Err(RecvTimeoutError::Timeout) =
-                ended.recv_timeout(Duration::from_millis(200))
+                ended.recv_timeout(Duration::from_millis(100))
             {
                 show();
             }

@@ -1,0 +1,50 @@
+//! The bounds of servers that this program starts: those of the local cluster, and those with a launcher of their own.
+
+use std::time::Duration;
+
+// --- the cluster on this machine --------------------------------------------------------------
+
+/// A started PostgreSQL must accept connections within this time, crash recovery included.
+pub const SERVER_START: Duration = Duration::from_secs(60);
+
+/// Time to make a data folder: a second or two, and more on a disk where each sync is slow.
+pub const SERVER_MAKE: Duration = Duration::from_secs(60);
+
+/// Fast shutdown, then immediate shutdown; after both the server is killed. Together with
+/// [`API_STOP`] they stay under the 10 s in which `local down` must be done.
+pub const SERVER_STOP_FAST: Duration = Duration::from_secs(4);
+/// See [`SERVER_STOP_FAST`].
+pub const SERVER_STOP_IMMEDIATE: Duration = Duration::from_millis(1_000);
+
+/// Time for the API to finish what it is doing.
+pub const API_STOP: Duration = Duration::from_secs(3);
+
+/// Ports tried upwards from the wanted one.
+pub const PORTS_TRIED: u16 = 100;
+
+/// The whole of `local up`, before it gives up and says what is missing.
+pub const LOCAL_READY: Duration = Duration::from_secs(90);
+
+/// Of it, the time for both masters to take part in each commit once the API serves: some 0.3 s, unless one
+/// of them is not there.
+pub const LOCAL_JOINED: Duration = Duration::from_millis(1_500);
+
+// --- a master with a launcher of its own --------------------------------------------------------
+
+/// How often a launcher looks at its server and at who holds it down.
+pub const LAUNCHER_LOOK: Duration = Duration::from_millis(100);
+
+/// A lock that is only looked at is free again within milliseconds, one of a process that was killed within a second.
+pub const LAUNCHER_CLAIM: Duration = Duration::from_secs(1);
+
+/// A start of a server that nobody waits for: ending it would only make the recovery after a crash begin anew.
+pub const LAUNCHER_START: Duration = Duration::from_secs(24 * 3_600);
+
+/// A server that does not say within this time which one it is does not answer.
+pub const LAUNCHED_ASK: Duration = Duration::from_secs(3);
+
+/// `replication setup --at-start` waits so long for both masters, which must be made first.
+pub const SETUP_BOTH: Duration = Duration::from_secs(60);
+
+/// It waits so long for one of them when the other was joined before and can serve.
+pub const SETUP_OTHER: Duration = Duration::from_secs(15);
