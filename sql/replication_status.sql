@@ -18,7 +18,8 @@ SELECT
     -- The way in: the subscription, and its apply worker.
     subscription.oid IS NOT NULL AS subscription,
     coalesce(subscription.subenabled, false) AS subscription_enabled,
-    worker.pid IS NOT NULL AS applying,
+    -- The two views are read one after the other, and a worker that is in one of them alone is coming or going.
+    activity.pid IS NOT NULL AS applying,
     coalesce(subscription.subsynccommit = 'local', false) AS apply_strict,
     (worker.received_lsn - '0/0')::bigint AS received_lsn,
     (extract(epoch FROM clock_timestamp() - worker.last_msg_receipt_time) * 1000)::bigint AS heard_ms_ago,

@@ -73,11 +73,22 @@ pub fn update(app: &App, req: &Req) -> Handled {
 pub fn delete(app: &App, req: &Req) -> Handled {
     input::no_parameters(&req.query)?;
     let id = path_id(req)?;
-    let (row, node) = app
-        .store
-        .delete(id, req.deadline)
-        .map_err(|failed| problem_of(&app.verdicts, &failed))?;
+    let (row, node) =
+        app.store
+            .delete(id, req.deadline)
+            .map_err(|failed| match is_in_use(&failed) {
+                true => Problem::new(msg::GENERO_IN_USE, id.to_string()),
+                false => problem_of(&app.verdicts, &failed),
+            })?;
     changed(row, id, node, vec![])
+}
+
+/// Whether a row was kept because others belong to it.
+fn is_in_use(failed: &Failed) -> bool {
+    let DispatchError::Verdict { error, .. } = &*failed.error else {
+        return false;
+    };
+    error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
 }
 
 /// `GET /health`.

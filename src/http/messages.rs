@@ -86,6 +86,9 @@ messages! {
     ID_TAKEN: "id_taken", 409,
         "Conflicto de clave primaria: el id_genero {} ya existe.",
         "Primary key conflict: id_genero {} exists already.";
+    GENERO_IN_USE: "genero_in_use", 409,
+        "Hay títulos con el género {}; no se borró.",
+        "There are titles of genre {}; it was not deleted.";
     TARGET_DOWN: "target_down", 409,
         "No se cambió de nodo: {} no está disponible.",
         "The node was not switched: {} is not available.";

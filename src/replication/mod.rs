@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod compare;
 mod conninfo;
+mod migrations;
 mod plan;
 mod reach;
 pub mod rejoin;

@@ -164,6 +164,7 @@ pub(super) fn prepare(
         );
     }
     apply_schema(reach, node, done)?;
+    super::migrations::apply(reach, node, done)?;
     make_role(reach, config, node, done)
 }
 
