@@ -1,4 +1,5 @@
 //! Progress, on standard error: a bar on a terminal, and now and then a line elsewhere, where it takes long.
+//! Counted in bytes, or in rows with their rate.
 
 use crate::limits;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -6,9 +7,18 @@ use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
-/// How far one thing is, counted in bytes.
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Rows,
+}
+
+/// How far one thing is.
 pub struct Bar {
     what: String,
+    unit: Unit,
+    began: Instant,
     bar: Option<ProgressBar>,
     /// When a line was printed, and of how many percent.
     told: Cell<(Instant, u64)>,
@@ -18,6 +28,15 @@ pub struct Bar {
 impl Bar {
     /// A bar for `what`; one that shows nothing when it is `silent`.
     pub fn new(what: &str, silent: bool) -> Bar {
+        Bar::counting(Unit::Bytes, what, silent)
+    }
+
+    /// A bar that counts rows.
+    pub fn of_rows(what: &str) -> Bar {
+        Bar::counting(Unit::Rows, what, false)
+    }
+
+    fn counting(unit: Unit, what: &str, silent: bool) -> Bar {
         let bar = (!silent && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(style("{spinner} {prefix} {elapsed}"));
@@ -27,6 +46,8 @@ impl Bar {
         });
         Bar {
             what: what.to_string(),
+            unit,
+            began: Instant::now(),
             bar,
             told: Cell::new((Instant::now(), 0)),
             silent,
@@ -36,10 +57,8 @@ impl Bar {
     /// So much is done, of so much.
     pub fn set(&self, done: u64, all: u64) {
         if let Some(bar) = &self.bar {
-            if bar.length() != Some(all) {
-                bar.set_style(style(
-                    "{spinner} {prefix} {bar:30} {bytes} of {total_bytes}, {eta} to go",
-                ));
+            if all > 0 && bar.length() != Some(all) {
+                bar.set_style(style(self.unit.template()));
                 bar.set_length(all);
             }
             bar.set_position(done);
@@ -50,8 +69,27 @@ impl Bar {
         // What is over sooner has its outcome for a line, which a last figure below the end would belie.
         let due = percent > told && at.elapsed() >= limits::BAR_LINE;
         if due && !self.silent {
-            self.say(&format!("{}: {percent} %", self.what));
+            self.say(&format!("{}: {percent} %{}", self.what, self.pace(done, all)));
             self.told.set((Instant::now(), percent));
+        }
+    }
+
+    /// How fast it goes and how long it will take, for those whose rows have a rate.
+    fn pace(&self, done: u64, all: u64) -> String {
+        let seconds = self.began.elapsed().as_secs_f64();
+        if self.unit == Unit::Bytes || done == 0 || seconds <= 0.0 {
+            return String::new();
+        }
+        let rate = done as f64 / seconds;
+        let left = all.saturating_sub(done) as f64 / rate;
+        format!(", {rate:.0} rows/s, {left:.0} s to go")
+    }
+
+    /// Leaves a finished bar where it is.
+    pub fn end(self) {
+        if let Some(bar) = self.bar.as_ref().filter(|bar| bar.length().is_some()) {
+            bar.set_position(bar.length().unwrap_or(0));
+            bar.abandon();
         }
     }
 
@@ -68,8 +106,19 @@ impl Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar.as_ref().filter(|bar| !bar.is_finished()) {
             bar.finish_and_clear();
+        }
+    }
+}
+
+impl Unit {
+    fn template(self) -> &'static str {
+        match self {
+            Unit::Bytes => "{spinner} {prefix} {bar:30} {bytes} of {total_bytes}, {eta} to go",
+            Unit::Rows => {
+                "{spinner} {prefix:24} {bar:30} {human_pos} of {human_len} rows, {per_sec}, {eta} to go"
+            }
         }
     }
 }

@@ -56,6 +56,19 @@ pub enum Subcommands {
         #[arg(long)]
         json: bool,
     },
+    /// Load IMDb's files into both masters: title.basics, title.akas, title.crew, title.episode, title.principals,
+    /// title.ratings and name.basics, or any of them, as .tsv or .tsv.gz
+    Load {
+        /// The folder with the files
+        #[arg(value_name = "DIR")]
+        folder: std::path::PathBuf,
+        /// The outcome as JSON
+        #[arg(long)]
+        json: bool,
+        /// One master alone, for measuring: the two differ afterwards
+        #[arg(long, hide = true)]
+        only: Option<Node>,
+    },
     /// Compare every row of the two masters, while writes go on; exit code 1 unless they are equal
     Compare(Compare),
     /// Show the conflicts that the masters have settled, newest first; exit code 1 when one could not be asked

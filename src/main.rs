@@ -14,6 +14,7 @@ mod genres;
 mod health;
 mod history;
 mod http;
+mod imdb;
 mod interrupt;
 mod launcher;
 mod lease;
@@ -105,6 +106,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Subcommands::Rejoin { node, yes, json } => {
             replication::rejoin::report(&config, node.id(), yes, json)
+        }
+        Subcommands::Load { folder, only, json } => {
+            imdb::load::report(&config, &folder, only.map(cli::Node::id), json)
         }
         Subcommands::Compare(wanted) => replication::compare::report(&config, &wanted),
         Subcommands::Conflicts { json, limit } => conflicts::report(&config, limit as usize, json),

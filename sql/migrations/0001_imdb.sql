@@ -34,8 +34,19 @@ INSERT INTO public.categorias VALUES
     (8, 'cinematographer'), (9, 'composer'), (10, 'production_designer'), (11, 'casting_director'),
     (12, 'archive_footage'), (13, 'archive_sound');
 
--- By what somebody is known. IMDb publishes no list of these; they are learnt from the files.
+-- By what somebody is known.
 CREATE TABLE public.profesiones (id_profesion smallint PRIMARY KEY, profesion text NOT NULL UNIQUE);
+INSERT INTO public.profesiones VALUES
+    (1, 'accountant'), (2, 'actor'), (3, 'actress'), (4, 'animation_department'), (5, 'archive_footage'),
+    (6, 'archive_sound'), (7, 'art_department'), (8, 'art_director'), (9, 'assistant'), (10, 'assistant_director'),
+    (11, 'camera_department'), (12, 'casting_department'), (13, 'casting_director'), (14, 'choreographer'),
+    (15, 'cinematographer'), (16, 'composer'), (17, 'costume_department'), (18, 'costume_designer'), (19, 'director'),
+    (20, 'editor'), (21, 'editorial_department'), (22, 'electrical_department'), (23, 'executive'), (24, 'legal'),
+    (25, 'location_management'), (26, 'make_up_artist'), (27, 'manager'), (28, 'miscellaneous'), (29, 'music_artist'),
+    (30, 'music_department'), (31, 'podcaster'), (32, 'producer'), (33, 'production_department'),
+    (34, 'production_designer'), (35, 'production_manager'), (36, 'publicist'), (37, 'script_department'),
+    (38, 'set_decorator'), (39, 'sound_department'), (40, 'soundtrack'), (41, 'special_effects'), (42, 'stunts'),
+    (43, 'talent_agent'), (44, 'transportation_department'), (45, 'visual_effects'), (46, 'writer');
 
 CREATE TABLE public.titulos (
     id_titulo integer PRIMARY KEY CHECK (id_titulo > 0),
@@ -151,6 +162,7 @@ CREATE TABLE public.rechazos (
     num integer,
     columna text,
     motivo text NOT NULL,
+    detalle text NOT NULL,
     fila text NOT NULL,
     PRIMARY KEY (id_carga, archivo, linea, num)
 );

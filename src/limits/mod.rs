@@ -3,10 +3,12 @@
 
 mod backup;
 mod compare;
+mod load;
 mod server;
 
 pub use backup::*;
 pub use compare::*;
+pub use load::*;
 pub use server::*;
 
 use std::time::Duration;

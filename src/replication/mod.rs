@@ -11,6 +11,7 @@ pub mod setup;
 mod start;
 pub mod status;
 
+pub use plan::literal;
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::output;

@@ -227,7 +227,7 @@ pub(super) fn statement(step: Step, link: Link, connection: &str) -> String {
 }
 
 /// A string as an SQL literal, whatever `standard_conforming_strings` says.
-pub(super) fn literal(text: &str) -> String {
+pub fn literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
     match escaped.contains('\\') {
         true => format!("E'{}'", escaped.replace('\\', "\\\\")),

@@ -72,7 +72,7 @@ pub(super) fn sessions_of_setup(
 
 /// Readies a session for changes, and says whether it is the only one that makes any: it takes the lock
 /// of the set-up, or keeps it. So this comes before each change that may meet a new connection.
-pub(super) fn begin(session: &mut Session) -> Result<bool, postgres::Error> {
+pub fn begin(session: &mut Session) -> Result<bool, postgres::Error> {
     // A failing statement is logged by the server with its text, and ours hold passwords. A statement
     // whose program was killed ends within a second and gives the lock back.
     session.client().batch_execute(

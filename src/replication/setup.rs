@@ -6,8 +6,7 @@
 use super::conninfo::{ROLE, connection_string, try_link};
 pub use super::plan::NeedsRejoin;
 use super::plan::{Found, Link, Step, Subscription, in_need, literal, plan, statement};
-pub use super::reach::Reach;
-use super::reach::begin;
+pub use super::reach::{Reach, begin};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
@@ -118,6 +117,25 @@ pub fn wait_until_streaming(config: &Config, patience: Duration) -> anyhow::Resu
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Makes both subscriptions take the tables that are published now. For tables that were exchanged on both masters: to PostgreSQL they are new
+/// ones, and their rows are there already.
+///
+/// # Errors
+/// When a master cannot be asked.
+pub fn take_tables(reach: &Reach) -> anyhow::Result<()> {
+    for node in NodeId::BOTH {
+        let link = Link {
+            from: node.peer(),
+            to: node,
+        };
+        let text = statement(Step::Refresh, link, "");
+        reach.run(node, "take the exchanged tables", move |session| {
+            session.client().batch_execute(&text)
+        })?;
+    }
+    Ok(())
 }
 
 /// What this master's own changes tell its peer. Last, because from here on they name tables which an

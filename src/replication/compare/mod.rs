@@ -75,6 +75,14 @@ impl From<Failure> for anyhow::Error {
     }
 }
 
+/// Waits until each master has applied what the other one has written so far. `Err` inside says what is in the way.
+///
+/// # Errors
+/// When a master cannot be asked.
+pub fn settle(config: &Config) -> anyhow::Result<Result<(), String>> {
+    barrier::pass(&Masters::new(config)?)
+}
+
 /// Compares the tables of this name, or all of schema public, and tells of each table how many of its
 /// rows have been read so far.
 ///

@@ -1,0 +1,25 @@
+-- Foreign keys that go from or to one of the tables $1 of schema public. The columns are null for one over several.
+SELECT n.nspname::text AS schema, child.relname::text AS child, parent.relname::text AS parent,
+    parent.relnamespace = 'public'::regnamespace AND parent.relname = ANY ($1) AS parent_exchanged,
+    child.relnamespace = 'public'::regnamespace AND child.relname = ANY ($1) AS child_exchanged,
+    pg_catalog.format('ALTER TABLE %I.%I DROP CONSTRAINT %I', n.nspname, child.relname, k.conname) AS without,
+    pg_catalog.format(
+        'ALTER TABLE %I.%I ADD CONSTRAINT %I %s%s', n.nspname, child.relname, k.conname,
+        pg_catalog.pg_get_constraintdef(k.oid), CASE WHEN k.convalidated THEN ' NOT VALID' ELSE '' END
+    ) AS with,
+    CASE WHEN pg_catalog.cardinality(k.conkey) = 1 THEN (
+        SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = k.conrelid AND attnum = k.conkey[1]
+    ) END AS child_column,
+    CASE WHEN pg_catalog.cardinality(k.conkey) = 1 THEN (
+        SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = k.confrelid AND attnum = k.confkey[1]
+    ) END AS parent_column
+FROM pg_catalog.pg_constraint AS k
+JOIN pg_catalog.pg_class AS child ON child.oid = k.conrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = child.relnamespace
+JOIN pg_catalog.pg_class AS parent ON parent.oid = k.confrelid
+WHERE k.contype = 'f' AND k.conparentid = 0
+    AND (
+        (child.relnamespace = 'public'::regnamespace AND child.relname = ANY ($1))
+        OR (parent.relnamespace = 'public'::regnamespace AND parent.relname = ANY ($1))
+    )
+ORDER BY 1, 2, k.conname

@@ -1,0 +1,161 @@
+//! What is known while files are read: which titles and persons there are, which keys have come already, and the numbers of the
+//! catalogues. It takes some megabytes for a full set of files, and no question goes to a master.
+
+use super::cells::{Bad, Reason};
+use roaring::RoaringBitmap;
+use std::collections::{HashMap, HashSet};
+
+/// The ids that are there: of the files being loaded, or of the tables as they are.
+#[derive(Debug, Default)]
+pub struct Known {
+    pub titles: Ids,
+    pub persons: Ids,
+}
+
+/// A set of ids; one bit each, where they lie close together.
+#[derive(Debug, Default)]
+pub struct Ids(RoaringBitmap);
+
+impl Ids {
+    /// Adds an id, and says whether it is new.
+    pub fn add(&mut self, id: i32) -> bool {
+        self.0.insert(id.unsigned_abs())
+    }
+
+    pub fn has(&self, id: i32) -> bool {
+        self.0.contains(id.unsigned_abs())
+    }
+
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The id, if it is there.
+    ///
+    /// # Errors
+    /// [`Reason::Dangling`].
+    pub fn must_have(&self, id: i32, column: &'static str, cell: &[u8]) -> Result<i32, Bad> {
+        match self.has(id) {
+            true => Ok(id),
+            false => Err(Bad::new(Reason::Dangling, column, cell)),
+        }
+    }
+}
+
+/// Which places of which titles have come already. The rows of a title come together, so that only those of one title are kept; but
+/// for titles whose rows are known to be scattered over the file, all of them.
+#[derive(Debug, Default)]
+pub struct Places {
+    scattered: RoaringBitmap,
+    of_scattered: HashSet<(i32, i32)>,
+    title: i32,
+    /// Places of this title that came in rising order, as nearly all do.
+    rising: Vec<i32>,
+    others: HashSet<i32>,
+}
+
+impl Places {
+    pub fn new(scattered: RoaringBitmap) -> Places {
+        Places { scattered, ..Places::default() }
+    }
+
+    /// Adds a place, and says whether it is new.
+    pub fn add(&mut self, title: i32, place: i32) -> bool {
+        if title != self.title {
+            self.title = title;
+            self.rising.clear();
+            self.others = HashSet::new();
+        }
+        if self.scattered.contains(title.unsigned_abs()) {
+            return self.of_scattered.insert((title, place));
+        }
+        if self.rising.last().is_none_or(|last| place > *last) {
+            self.rising.push(place);
+            return !self.others.contains(&place);
+        }
+        self.rising.binary_search(&place).is_err() && self.others.insert(place)
+    }
+}
+
+/// A catalogue: the values that have a number, and those that get one now. Both masters get the same, since one loader gives them out.
+#[derive(Debug)]
+pub struct Catalogue {
+    pub table: &'static str,
+    numbers: HashMap<Vec<u8>, i32>,
+    highest: i32,
+    pub new: Vec<(i32, String)>,
+}
+
+impl Catalogue {
+    pub fn new(table: &'static str, values: impl IntoIterator<Item = (i32, String)>) -> Catalogue {
+        let mut catalogue = Catalogue {
+            table,
+            numbers: HashMap::new(),
+            highest: 0,
+            new: Vec::new(),
+        };
+        for (number, value) in values {
+            catalogue.highest = catalogue.highest.max(number);
+            catalogue.numbers.insert(value.into_bytes(), number);
+        }
+        catalogue
+    }
+
+    /// The number of a value, which is new if nobody has had it before.
+    ///
+    /// # Errors
+    /// For a value that is empty, or when the numbers have run out: then it is no catalogue.
+    pub fn number(&mut self, value: &[u8], column: &'static str) -> Result<i32, Bad> {
+        if let Some(number) = self.numbers.get(value) {
+            return Ok(*number);
+        }
+        if value.is_empty() || self.highest >= i32::from(i16::MAX) {
+            return Err(Bad::new(Reason::Value, column, value));
+        }
+        self.highest += 1;
+        self.numbers.insert(value.to_vec(), self.highest);
+        self.new.push((self.highest, String::from_utf8_lossy(value).into_owned()));
+        Ok(self.highest)
+    }
+}
+
+/// The catalogues of the rows, and the genres, whose numbers are drawn before.
+#[derive(Debug)]
+pub struct Catalogues {
+    pub types: Catalogue,
+    pub categories: Catalogue,
+    pub professions: Catalogue,
+    pub genres: HashMap<Vec<u8>, i32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_comes_once_in_whatever_order() {
+        let mut places = Places::default();
+        for (place, new) in [(1, true), (3, true), (2, true), (3, false), (2, false), (1, false), (4, true)] {
+            assert_eq!(places.add(7, place), new, "{place}");
+        }
+        // The next title begins anew.
+        assert!(places.add(8, 1));
+        let mut places = Places::new(RoaringBitmap::from_iter([7]));
+        assert!(places.add(7, 1) && places.add(8, 1) && !places.add(7, 1) && places.add(7, 2));
+        // A place that came out of order and then is the highest so far.
+        let mut places = Places::default();
+        assert!(places.add(1, 5) && places.add(1, 3) && places.add(1, 6) && !places.add(1, 3));
+    }
+
+    #[test]
+    fn a_new_value_gets_the_next_number_once() {
+        let mut types = Catalogue::new("tipos_titulo", [(3, "movie".to_string()), (9, "short".to_string())]);
+        let mut number = |value: &str| types.number(value.as_bytes(), "titleType").map_err(|bad| bad.reason);
+        assert_eq!(number("movie"), Ok(3));
+        assert_eq!((number("podcast"), number("podcast"), number("x")), (Ok(10), Ok(10), Ok(11)));
+        assert_eq!(number(""), Err(Reason::Value));
+        assert_eq!(types.new, [(10, "podcast".to_string()), (11, "x".to_string())]);
+        let mut full = Catalogue::new("t", [(i32::from(i16::MAX), "last".to_string())]);
+        assert!(full.number(b"one more", "c").is_err());
+    }
+}

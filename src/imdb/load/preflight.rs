@@ -1,0 +1,213 @@
+//! Reads every file to its end before anything is touched: whether it is one of the seven, whole and UTF-8. What is learnt on the way
+//! is how many rows there are, and what the loading must know beforehand.
+
+use super::read::{Lines, lines};
+use crate::imdb::format::{File, LAYOUTS, Layout};
+use crate::limits;
+use roaring::RoaringBitmap;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// A file that can be loaded.
+#[derive(Debug)]
+pub struct Found {
+    pub layout: &'static Layout,
+    pub path: PathBuf,
+    /// Its name without folders.
+    pub name: String,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub struct Scan {
+    pub rows: u64,
+    /// Titles whose rows do not stand together.
+    pub scattered: RoaringBitmap,
+    /// IMDb's codes of the genres.
+    pub genres: BTreeSet<Vec<u8>>,
+}
+
+/// The files of a folder, in the order in which they are loaded.
+///
+/// # Errors
+/// In words, all that is wrong: none of the files, or one of them twice.
+pub fn find(folder: &Path) -> Result<Vec<Found>, String> {
+    let mut found = Vec::new();
+    let mut wrong = Vec::new();
+    for layout in LAYOUTS {
+        let names = [".tsv.gz", ".tsv"].map(|end| format!("{}{end}", layout.name));
+        let there: Vec<&String> = names.iter().filter(|name| folder.join(name).exists()).collect();
+        match there[..] {
+            [] => {}
+            [name] => found.push(Found {
+                layout,
+                path: folder.join(name),
+                name: name.clone(),
+            }),
+            _ => wrong.push(format!("{} and {} are both there; keep one", names[0], names[1])),
+        }
+    }
+    if found.is_empty() && wrong.is_empty() {
+        let names: Vec<&str> = LAYOUTS.iter().map(|layout| layout.name).collect();
+        wrong.push(format!(
+            "{} has none of IMDb's files: {} (.tsv or .tsv.gz)",
+            folder.display(),
+            names.join(", ")
+        ));
+    }
+    match wrong.is_empty() {
+        true => Ok(found),
+        false => Err(wrong.join("; ")),
+    }
+}
+
+/// Reads a whole file; `tell` hears how many rows there were so far.
+///
+/// # Errors
+/// In words, what is wrong with it and in which line.
+pub fn scan(
+    found: &Found,
+    is_interrupted: &dyn Fn() -> bool,
+    mut tell: impl FnMut(u64),
+) -> Result<Scan, String> {
+    let layout = found.layout;
+    let at = |line: u64, what: String| format!("{}, line {line}: {what}", found.name);
+    let open = |error: std::io::Error| format!("{}: {error}", found.name);
+    let mut file = Lines::open(&found.path).map_err(open)?;
+    let mut scan = Scan::default();
+    let mut keys = Keys::default();
+    let (mut block, mut number) = (Vec::new(), 0);
+    while file.next_block(&mut block).map_err(|error| at(number + 1, error.to_string()))? {
+        if let Err(error) = std::str::from_utf8(&block) {
+            let before = &block[..error.valid_up_to()];
+            let line = number + 1 + memchr::memchr_iter(b'\n', before).count() as u64;
+            return Err(at(line, "this is not UTF-8".to_string()));
+        }
+        for line in lines(&block) {
+            number += 1;
+            match number {
+                1 => check_header(layout, line).map_err(|what| at(1, what))?,
+                2 => check_width(layout, line).map_err(|what| at(2, what))?,
+                _ => {}
+            }
+            if number == 1 {
+                continue;
+            }
+            if layout.has_places {
+                keys.see(line);
+            }
+            if layout.file == File::Titles {
+                see_genres(line, &mut scan.genres);
+            }
+        }
+        if scan.genres.len() > limits::LOAD_GENRES_MAX {
+            let what = format!("more than {} genres; the last column is no list of them", limits::LOAD_GENRES_MAX);
+            return Err(at(number, what));
+        }
+        if keys.rows_of_scattered > limits::LOAD_SCATTERED_MAX {
+            let what = "the rows of a title do not stand together; sort the file, such as by LC_ALL=C sort".to_string();
+            return Err(at(number, what));
+        }
+        tell(number.saturating_sub(1));
+        if is_interrupted() {
+            return Err(format!("{}: not read to its end", found.name));
+        }
+    }
+    if number == 0 {
+        return Err(at(1, "the file is empty".to_string()));
+    }
+    scan.rows = number - 1;
+    scan.scattered = keys.scattered;
+    Ok(scan)
+}
+
+fn check_header(layout: &Layout, line: &[u8]) -> Result<(), String> {
+    let line = String::from_utf8_lossy(line);
+    let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
+    let expected = layout.first_line();
+    match line == expected {
+        true => Ok(()),
+        false => Err(format!(
+            "its columns are ({}) and not ({})",
+            shown(line).replace('\t', ", "),
+            expected.replace('\t', ", ")
+        )),
+    }
+}
+
+/// The first row stands for all: one that is broken further down is rejected alone.
+fn check_width(layout: &Layout, line: &[u8]) -> Result<(), String> {
+    let (found, expected) = (line.split(|byte| *byte == b'\t').count(), layout.header.len());
+    match found == expected {
+        true => Ok(()),
+        false => Err(format!("it has {found} columns and not {expected}")),
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(limits::LOG_LINE_SHOWN).collect()
+}
+
+fn see_genres(line: &[u8], genres: &mut BTreeSet<Vec<u8>>) {
+    let cell = line.rsplit(|byte| *byte == b'\t').next().unwrap_or_default();
+    for genre in super::cells::list(cell).filter(|genre| !genre.is_empty()) {
+        if !genres.contains(genre) {
+            genres.insert(genre.to_vec());
+        }
+    }
+}
+
+/// Finds the titles whose rows do not stand together, of a file whose rows begin with a title.
+#[derive(Default)]
+struct Keys {
+    last: Option<u32>,
+    ended: RoaringBitmap,
+    scattered: RoaringBitmap,
+    /// About how many rows such titles have.
+    rows_of_scattered: u64,
+}
+
+impl Keys {
+    fn see(&mut self, line: &[u8]) {
+        let end = memchr::memchr(b'\t', line).unwrap_or(line.len());
+        let Ok(title) = super::cells::id(&line[..end], b"tt", "") else {
+            return;
+        };
+        let title = title.unsigned_abs();
+        if self.last != Some(title) {
+            if let Some(last) = self.last.replace(title) {
+                self.ended.insert(last);
+            }
+            if self.ended.contains(title) {
+                self.scattered.insert(title);
+            }
+        }
+        if self.scattered.contains(title) {
+            self.rows_of_scattered += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_that_comes_back_is_scattered() {
+        let mut keys = Keys::default();
+        for line in ["tt1\ta", "tt1\tb", "tt2\tc", "tt3\td", "tt2\te", "x\tf", "tt2\tg"] {
+            keys.see(line.as_bytes());
+        }
+        assert_eq!(keys.scattered.iter().collect::<Vec<_>>(), [2]);
+        assert_eq!(keys.rows_of_scattered, 2);
+    }
+
+    #[test]
+    fn the_first_line_and_the_first_row_must_fit() {
+        let layout = LAYOUTS.iter().find(|layout| layout.file == File::Ratings).expect("there");
+        assert_eq!(check_header(layout, "\u{feff}tconst\taverageRating\tnumVotes".as_bytes()), Ok(()));
+        let wrong = check_header(layout, b"tconst\tnumVotes").expect_err("wrong");
+        assert!(wrong.contains("(tconst, numVotes) and not (tconst, averageRating, numVotes)"), "{wrong}");
+        assert!(check_width(layout, b"tt1\t5.0").is_err());
+    }
+}

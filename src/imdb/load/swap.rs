@@ -1,0 +1,182 @@
+//! Exchanges the tables: on each master in one transaction, whose statements are written down on both before the first of them runs.
+//! So a load that dies in between is finished by the next one, and whoever reads sees the old rows or the new ones and never neither.
+
+use super::known::Catalogues;
+use super::masters::Masters;
+use super::report::OfFile;
+use super::stage::Definitions;
+use crate::cluster::NodeId;
+use crate::imdb::format::filler_of;
+use crate::limits;
+use crate::pg::CallError;
+use crate::replication::literal;
+use anyhow::Context;
+use postgres::error::SqlState;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// What a load adds beside the tables that it exchanges.
+pub struct News<'a> {
+    pub load: i64,
+    pub began: &'a str,
+    pub ended: &'a str,
+    pub files: &'a [OfFile],
+    pub catalogues: &'a Catalogues,
+    pub genres: &'a [(i32, String)],
+}
+
+/// The statements of the exchange on one master. Pure.
+pub fn script(made: &Definitions, news: &News<'_>) -> String {
+    let mut sql: Vec<String> = Vec::new();
+    let mut locked: BTreeSet<String> =
+        made.tables.iter().map(|table| format!("public.{}", table.name)).collect();
+    for key in &made.foreign_keys {
+        locked.insert(format!("\"{}\".\"{}\"", key.schema, key.child));
+    }
+    let locked: Vec<String> = locked.into_iter().collect();
+    sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", locked.join(", ")));
+    sql.extend(made.foreign_keys.iter().map(|key| key.without.clone()));
+    let names = made.tables.iter().map(|table| format!("public.{}", table.name));
+    sql.push(format!("DROP TABLE {}", names.collect::<Vec<_>>().join(", ")));
+    for table in &made.tables {
+        sql.push(format!("ALTER TABLE imdb_carga.{} SET SCHEMA public", table.name));
+    }
+    sql.extend(new_values(news));
+    sql.push(format!(
+        "DELETE FROM public.rechazos WHERE archivo = ANY (ARRAY[{}])",
+        quoted(news.files.iter().map(|file| file.layout.name))
+    ));
+    sql.extend(orphans(made, news.load));
+    sql.extend(made.foreign_keys.iter().map(|key| key.with.clone()));
+    sql.extend(made.tables.iter().flat_map(|table| table.grants.clone()));
+    sql.push("INSERT INTO public.rechazos SELECT * FROM imdb_carga.rechazos".to_string());
+    for file in news.files {
+        sql.push(format!(
+            "INSERT INTO public.cargas VALUES ({}, {}, {}, {}, {}, {}, {}, {})",
+            news.load,
+            literal(file.layout.name),
+            file.read,
+            file.loaded,
+            file.rejected,
+            file.parts_rejected,
+            literal(news.began),
+            literal(news.ended)
+        ));
+    }
+    sql.push("DROP SCHEMA imdb_carga CASCADE".to_string());
+    sql.join(";\n")
+}
+
+fn quoted<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.map(literal).collect::<Vec<_>>().join(", ")
+}
+
+/// Values of the catalogues that nobody has had before. A new genre has the same stamp on both masters, as those that come with the
+/// schema.
+fn new_values(news: &News<'_>) -> Vec<String> {
+    let catalogues = [&news.catalogues.types, &news.catalogues.categories, &news.catalogues.professions];
+    let of_catalogues = catalogues.into_iter().flat_map(|catalogue| {
+        let insert = |(number, value): &(i32, String)| {
+            format!("INSERT INTO public.{} VALUES ({number}, {})", catalogue.table, literal(value))
+        };
+        catalogue.new.iter().map(insert).collect::<Vec<_>>()
+    });
+    let of_genres = news.genres.iter().flat_map(|(number, code)| {
+        let code = literal(code);
+        let began = literal(news.began);
+        [
+            format!(
+                "INSERT INTO public.generos (id_genero, genero, cambiado_en, nodo) \
+                 VALUES ({number}, {code}, {began}, 0)"
+            ),
+            format!("INSERT INTO public.generos_imdb VALUES ({code}, {number})"),
+        ]
+    });
+    of_catalogues.chain(of_genres).collect()
+}
+
+/// Rows of tables that stay, and whose title or person is not there any more: they become rejects. Tables that are none of a file's are
+/// somebody else's, and are left alone.
+fn orphans(made: &Definitions, load: i64) -> Vec<String> {
+    let ours = made.foreign_keys.iter().filter(|key| key.parent_exchanged && !key.child_exchanged);
+    ours.filter_map(|key| {
+        let file = filler_of(&key.child).filter(|_| key.schema == "public")?;
+        let (child, parent) = key.columns.as_ref()?;
+        Some(format!(
+            "WITH gone AS (DELETE FROM public.{0} AS c \
+             WHERE NOT EXISTS (SELECT FROM public.{1} AS p WHERE p.{2} = c.{3}) RETURNING c.*) \
+             INSERT INTO public.rechazos \
+             SELECT {load}, {4}, 0, pg_catalog.row_number() OVER (ORDER BY pg_catalog.to_jsonb(gone)::text) \
+                 + (SELECT coalesce(max(num), 0) FROM public.rechazos WHERE id_carga = {load} AND archivo = {4} AND linea = 0), \
+                 {5}, {6}, gone.{3}::text, pg_catalog.to_jsonb(gone)::text FROM gone",
+            key.child,
+            key.parent,
+            parent,
+            child,
+            literal(file.name),
+            literal(child),
+            literal(super::cells::Reason::Dangling.in_database())
+        ))
+    })
+    .collect()
+}
+
+/// Writes the statements down on a master; from then on the exchange can be finished by whoever comes.
+///
+/// # Errors
+/// When it cannot be asked.
+pub fn write_down(masters: &Masters, node: NodeId, load: i64, script: &str) -> anyhow::Result<()> {
+    let script = script.to_string();
+    masters.run(node, "write down how to exchange the tables", move |session| {
+        let sql = "INSERT INTO imdb_carga.estado VALUES ($1, $2)";
+        session.client().execute(sql, &[&load, &script]).map(drop)
+    })
+}
+
+/// Exchanges the tables of one master, as soon as nobody is in the way.
+///
+/// # Errors
+/// What was in the way for all of [`limits::LOAD_SWAP`].
+pub fn exchange(masters: &Masters, node: NodeId, load: i64, script: &str, origin: &str) -> anyhow::Result<()> {
+    let doing = || format!("exchange the tables of {node}");
+    let deadline = Instant::now() + limits::LOAD_SWAP;
+    loop {
+        let (sql, origin) = (script.to_string(), origin.to_string());
+        let call = masters.begin(node, move |session| {
+            let client = session.client();
+            // It may have happened at a try whose answer was lost.
+            let done = client.query("SELECT FROM public.cargas WHERE id_carga = $1", &[&load])?;
+            if !done.is_empty() {
+                return Ok(());
+            }
+            client.execute(
+                "SELECT CASE WHEN NOT pg_catalog.pg_replication_origin_session_is_setup() \
+                 THEN pg_catalog.pg_replication_origin_session_setup($1) END",
+                &[&origin],
+            )?;
+            let mut transaction = client.transaction()?;
+            // Whoever reads must not wait long behind this, and a vacuum that is in the way is sent away.
+            transaction.batch_execute(&format!(
+                "SET LOCAL lock_timeout = {}; SET LOCAL deadlock_timeout = {}",
+                limits::LOAD_SWAP_LOCK_MS,
+                limits::LOAD_SWAP_LOCK_MS / 4
+            ))?;
+            transaction.batch_execute(&sql)?;
+            transaction.commit()?;
+            client.batch_execute("SELECT pg_catalog.pg_replication_origin_session_reset()")
+        });
+        let error = match call.and_then(|call| masters.wait(node, call)) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let passes = match &error {
+            CallError::Verdict(error) => error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
+            _ => true,
+        };
+        if !passes || Instant::now() >= deadline {
+            return Err(error).with_context(doing);
+        }
+        masters.renew(node);
+        std::thread::sleep(limits::LOAD_SWAP_PAUSE);
+    }
+}

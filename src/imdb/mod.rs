@@ -1,0 +1,4 @@
+//! The films: IMDb's files and how they get into both masters.
+
+pub mod format;
+pub mod load;

@@ -1,0 +1,52 @@
+//! The bounds of loading IMDb's files.
+
+use std::time::Duration;
+
+/// How much of a file is read at a time. Measured: more makes unpacking no faster.
+pub const LOAD_READ_BYTES: usize = 256 * 1024;
+
+/// Lines that go from the thread that reads to the one that takes them apart. With those that wait, and with the rows that they
+/// become, this is nearly all the memory that a load takes.
+pub const LOAD_BLOCK_BYTES: usize = 512 * 1024;
+
+/// Blocks that wait between the two.
+pub const LOAD_BLOCKS: usize = 3;
+
+/// Pieces of rows that wait for each COPY; each is what has become of a block.
+pub const LOAD_PIECES: usize = 3;
+
+/// The longest line. The longest of IMDb's files have some thousand bytes.
+pub const LOAD_LINE_BYTES: usize = 1024 * 1024;
+
+/// Genres in one file. IMDb has 28.
+pub const LOAD_GENRES_MAX: usize = 200;
+
+/// Rows of titles whose rows do not stand together, each of which takes some 16 bytes of memory. IMDb's files are sorted.
+pub const LOAD_SCATTERED_MAX: u64 = 1_000_000;
+
+/// Characters that are kept of a value that was rejected; the whole row is kept beside it.
+pub const LOAD_DETAIL_CHARS: usize = 200;
+
+/// Connections to each master: one per table of a file, one for the rejects, and one for questions.
+pub const LOAD_SESSIONS: u32 = 5;
+
+/// Time for a question that takes a moment.
+pub const LOAD_CALL: Duration = Duration::from_secs(20);
+
+/// A master that takes no rows for so long is given up. A checkpoint on a slow disk can hold up a COPY for seconds.
+pub const LOAD_STALL: Duration = Duration::from_secs(30);
+
+/// How often a master that works on something long is asked whether it lives, and how long it may take to answer.
+pub const LOAD_BEAT: Duration = Duration::from_secs(5);
+
+/// Memory for an index in the making, on each master.
+pub const LOAD_INDEX_MEMORY: &str = "256MB";
+
+/// A try to exchange the tables waits so long for whoever reads them, in milliseconds, and keeps others waiting as long.
+pub const LOAD_SWAP_LOCK_MS: u64 = 400;
+
+/// The pause after it.
+pub const LOAD_SWAP_PAUSE: Duration = Duration::from_millis(600);
+
+/// All tries together, for readers that stay long and for a master that dies and comes back in between.
+pub const LOAD_SWAP: Duration = Duration::from_secs(60);
