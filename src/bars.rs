@@ -69,7 +69,11 @@ impl Bar {
         // What is over sooner has its outcome for a line, which a last figure below the end would belie.
         let due = percent > told && at.elapsed() >= limits::BAR_LINE;
         if due && !self.silent {
-            self.say(&format!("{}: {percent} %{}", self.what, self.pace(done, all)));
+            self.say(&format!(
+                "{}: {percent} %{}",
+                self.what,
+                self.pace(done, all)
+            ));
             self.told.set((Instant::now(), percent));
         }
     }

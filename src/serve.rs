@@ -8,6 +8,7 @@ use crate::conflicts::Conflicts;
 use crate::dispatch::Dispatch;
 use crate::genres::Store;
 use crate::http::{self, App};
+use crate::imdb::jobs::Jobs;
 use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
 use crate::standby::Standby;
@@ -120,6 +121,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
     let store = Store::start(dispatch, config.use_sequence).context("start the write lane")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let backups = keeper::start(config, Arc::clone(&board)).context("start the backups")?;
+    let loads = Jobs::new(Arc::clone(config));
     let config = Arc::clone(config);
     let server = http::server::start(App {
         board,
@@ -129,6 +131,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         history,
         config,
         backups,
+        loads,
         comparer,
         verdicts: Arc::new(Quiet::default()),
     })?;

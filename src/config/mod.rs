@@ -65,6 +65,8 @@ pub struct Config {
     pub home: Option<String>,
     /// Folder of PostgreSQL's programs, if one was named.
     pub pg_bin: Option<String>,
+    /// Folder for files that are sent to the API, if one was named.
+    pub load_dir: Option<String>,
     pub log_filter: String,
     /// Time between two comparisons in the background, if there are any.
     pub compare_interval: Option<Duration>,
@@ -169,6 +171,7 @@ impl Config {
             data: check.optional("IMDB_HA_DATA"),
             home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
             pg_bin: check.optional("PG_BIN"),
+            load_dir: check.optional("LOAD_DIR"),
             log_filter: check.log_filter(),
             compare_interval: check.compare_interval(),
             backups: check.backups(),

@@ -62,6 +62,9 @@ messages! {
     BACKUP_INVALID: "backup_invalid", 400,
         "Campo no válido: {}.",
         "Invalid field: {}.";
+    LOAD_INVALID: "load_invalid", 400,
+        "Lo recibido no es ninguno de los ficheros de IMDb (.tsv o .tsv.gz).",
+        "What has arrived is none of IMDb's files (.tsv or .tsv.gz).";
     UNAUTHORIZED: "unauthorized", 401,
         "Esta operación requiere 'Authorization: Bearer' con el token de administración.",
         "This operation needs 'Authorization: Bearer' with the admin token.";
@@ -113,6 +116,9 @@ messages! {
     BACKUPS_OFF: "backups_off", 409,
         "Aquí no hay copias de seguridad configuradas.",
         "There are no backups configured here.";
+    LOAD_BUSY: "load_busy", 409,
+        "Ya se está cargando un fichero.",
+        "A file is being loaded already.";
     BODY_TOO_LARGE: "body_too_large", 413,
         "El cuerpo supera los {} bytes.",
         "The body is larger than {} bytes.";
@@ -131,6 +137,9 @@ messages! {
     NO_FREE_ID: "no_free_id", 500,
         "No se encontró un id_genero libre; envíe uno.",
         "No free id_genero was found; send one.";
+    LOAD_NO_ROOM: "load_no_room", 500,
+        "No se pudo guardar el fichero mientras llegaba; vea LOAD_DIR.",
+        "The file could not be kept while it arrived; see LOAD_DIR.";
     UNHEALTHY: "unhealthy", 500,
         "Ningún maestro puede atender.",
         "No master can serve.";

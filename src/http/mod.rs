@@ -9,9 +9,11 @@ mod commands;
 mod compare;
 mod conflicts;
 mod create;
+mod ending;
 mod handlers;
 pub mod input;
 mod listener;
+mod load;
 pub mod messages;
 mod metrics;
 pub mod router;
@@ -25,6 +27,7 @@ use crate::config::Config;
 use crate::conflicts::Conflicts;
 use crate::genres::Store;
 use crate::history::History;
+use crate::imdb::jobs::Jobs;
 use crate::limits;
 use crate::quiet::Quiet;
 use crate::supervisor::Supervisor;
@@ -43,6 +46,7 @@ pub struct App {
     pub history: History,
     pub config: Arc<Config>,
     pub backups: Keeper,
+    pub loads: Jobs,
     /// Verdicts of the database that became a 500.
     pub comparer: Comparer,
     pub verdicts: Arc<Quiet>,

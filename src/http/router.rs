@@ -2,7 +2,8 @@
 
 use super::messages as msg;
 use super::{App, Done, Problem, Reply, Req};
-use super::{backups, commands, compare, conflicts, create, handlers, metrics};
+use super::{backups, commands, compare, conflicts, create, handlers, load, metrics};
+use std::fs::File;
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Place {
     WriterWithBody,
     /// By a writer, with a JSON body or without any.
     WriterMaybeWithBody,
+    /// By a thread that takes in files, with the body as a file.
+    Upload,
     /// By whoever has read the JSON body, since the handler waits for nothing.
     Lane,
 }
@@ -37,6 +40,8 @@ pub enum Handler {
     Now(fn(&App, &Req) -> Result<Reply, Problem>),
     /// Never waits; the answer is handed to [`Done`] later.
     Later(fn(&App, &Req, Done)),
+    /// Gets the body as a file.
+    File(fn(&App, &Req, File) -> Result<Reply, Problem>),
 }
 
 /// One route. A path has at most one `{id}`.
@@ -94,6 +99,8 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/generos/{id}", Access::Anyone, Place::Worker, handlers::read, "one genre"),
     route("PUT", "/generos/{id}", Access::Anyone, Place::WriterWithBody, handlers::update, "renames one genre"),
     route("DELETE", "/generos/{id}", Access::Anyone, Place::Writer, handlers::delete, "deletes one genre"),
+    Route { method: "POST", path: "/load", access: Access::Admin, place: Place::Upload, handler: Handler::File(load::begin), about: "loads the body, one of IMDb's files (.tsv or .tsv.gz), into both masters; answers 202 with the job" },
+    route("GET", "/load/{id}", Access::Anyone, Place::Front, load::job, "how far a load is, or what came of it"),
     route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves, else 500"),
     route("GET", "/active-node", Access::Anyone, Place::Front, handlers::active_node, "the master that serves, or served last"),
     route("GET", "/status", Access::Anyone, Place::Front, handlers::status, "everything the program knows"),

@@ -32,13 +32,6 @@ const ANSWERERS: usize = 8;
 /// Threads that end requests with an unread body. A client can hold one, by sending slowly.
 const DRAINS: usize = 4;
 
-/// A body announced longer than this is never read: tiny_http would allocate its whole length to
-/// throw it away, and end the process when it cannot.
-const ABSURD_BODY_BYTES: usize = 64 * 1024 * 1024;
-
-/// Requests that had to be left lying before the process ends, to be started again by whoever runs it.
-const LEFT_LYING_MAX: usize = 1_000;
-
 /// The running server.
 pub struct Http {
     shared: Arc<Shared>,
@@ -46,29 +39,30 @@ pub struct Http {
 
 /// What the threads of the server share.
 pub(super) struct Shared {
-    app: App,
+    pub(super) app: App,
     stopping: AtomicBool,
     /// Requests that have been received and not answered.
-    under_way: AtomicUsize,
-    left_lying: AtomicUsize,
-    turns: Turns<Request>,
+    pub(super) under_way: AtomicUsize,
+    pub(super) left_lying: AtomicUsize,
+    pub(super) turns: Turns<Request>,
     work: Sender<Work>,
     write: Sender<Work>,
     body: Sender<Work>,
+    upload: Sender<Work>,
     answer: Sender<(Guest, Reply)>,
     drain: Sender<(Guest, Reply)>,
 }
 
 /// A request that is being served. When it is dropped, in whatever way, the connection's next one is.
 pub(super) struct Guest {
-    request: Request,
-    body_read: bool,
-    turn: Turn,
+    pub(super) request: Request,
+    pub(super) body_read: bool,
+    pub(super) turn: Turn,
 }
 
-struct Turn {
+pub(super) struct Turn {
     shared: Arc<Shared>,
-    client: Option<SocketAddr>,
+    pub(super) client: Option<SocketAddr>,
 }
 
 impl Drop for Turn {
@@ -83,10 +77,10 @@ impl Drop for Turn {
     }
 }
 
-struct Work {
-    guest: Guest,
-    route: &'static Route,
-    req: Req,
+pub(super) struct Work {
+    pub(super) guest: Guest,
+    pub(super) route: &'static Route,
+    pub(super) req: Req,
 }
 
 /// Opens the port and starts all threads of the server.
@@ -106,6 +100,7 @@ pub fn start(app: App) -> anyhow::Result<Http> {
     let (work, works) = crossbeam_channel::bounded(limits::CALL_QUEUE);
     let (write, writes) = crossbeam_channel::bounded(limits::CALL_QUEUE);
     let (body, bodies) = crossbeam_channel::bounded(limits::CALL_QUEUE);
+    let (upload, uploads) = crossbeam_channel::bounded(limits::HTTP_UPLOADS);
     let (answer, answers) = crossbeam_channel::bounded(limits::ANSWER_QUEUE);
     let (drain, drains) = crossbeam_channel::bounded(limits::DRAIN_QUEUE);
     let shared = Arc::new(Shared {
@@ -117,6 +112,7 @@ pub fn start(app: App) -> anyhow::Result<Http> {
         work,
         write,
         body,
+        upload,
         answer,
         drain,
     });
@@ -128,6 +124,13 @@ pub fn start(app: App) -> anyhow::Result<Http> {
         &shared,
         &bodies,
         Shared::take_body,
+    )?;
+    crew(
+        "http-upload",
+        limits::HTTP_UPLOADS,
+        &shared,
+        &uploads,
+        Shared::take_upload,
     )?;
     crew("http-answer", ANSWERERS, &shared, &answers, Shared::respond)?;
     crew("http-drain", DRAINS, &shared, &drains, Shared::drain)?;
@@ -237,6 +240,7 @@ impl Shared {
                 self.hand_back(guest, reply);
             }
             Place::Worker => self.pass(&self.work, work),
+            Place::Upload => self.pass(&self.upload, work),
             Place::Writer => self.pass(&self.write, work),
             Place::WriterMaybeWithBody if !body::is_meant(&work.guest.request) => {
                 self.pass(&self.write, work);
@@ -267,13 +271,13 @@ impl Shared {
         }
         work.guest.body_read = true;
         match work.route.handler {
-            Handler::Now(_) => self.pass(&self.write, work),
+            Handler::Now(_) | Handler::File(_) => self.pass(&self.write, work),
             Handler::Later(handler) => self.handle_later(handler, work),
         }
     }
 
     /// Hands an answer to the threads that send it.
-    fn hand_back(&self, guest: Guest, reply: Reply) {
+    pub(super) fn hand_back(&self, guest: Guest, reply: Reply) {
         let queue = match !guest.body_read && has_unread_body(&guest.request) {
             true => &self.drain,
             false => &self.answer,
@@ -361,52 +365,10 @@ impl Shared {
     }
 
     /// Sends an answer, and the rest of the connection is tiny_http's.
-    fn respond(self: &Arc<Shared>, (guest, reply): (Guest, Reply)) {
+    pub(super) fn respond(self: &Arc<Shared>, (guest, reply): (Guest, Reply)) {
         let Guest { request, turn, .. } = guest;
         // A client that has gone is no error of ours.
         let _ = request.respond(response(&reply));
         drop(turn); // only now may the next request of this connection be answered
-    }
-
-    /// Ends a request with a body that nobody read. What has been announced must be read before the
-    /// connection can go on, and tiny_http would do so without a limit in time or memory.
-    fn drain(self: &Arc<Shared>, (mut guest, reply): (Guest, Reply)) {
-        let absurd = guest
-            .request
-            .body_length()
-            .is_some_and(|length| length > ABSURD_BODY_BYTES);
-        if absurd || !body::discard_body(&mut guest.request) {
-            self.leave_lying(guest, &reply);
-        } else {
-            self.respond((guest, reply));
-        }
-    }
-
-    /// Answers a request whose connection cannot be brought to an end: tiny_http shows no way to close
-    /// it. What it holds of it is left alone for good, a little memory, a thread and two descriptors;
-    /// before that adds up, the process ends and is started again.
-    fn leave_lying(&self, guest: Guest, reply: &Reply) {
-        // Behind a body that is left unread tiny_http finds no other request, so the connection is over, and
-        // its client may come again from the same port. Else its turn does not end, since an answer to
-        // the next request could not be sent.
-        let is_last = !guest.body_read && has_unread_body(&guest.request);
-        let Guest { request, turn, .. } = guest;
-        std::mem::forget(request.upgrade("none", response(reply)));
-        if let Some(client) = turn.client.filter(|_| is_last) {
-            self.turns.end(client);
-        }
-        self.under_way.fetch_sub(1, Ordering::SeqCst);
-        std::mem::forget(turn);
-        self.count_left_lying("its body does not end");
-    }
-
-    fn count_left_lying(&self, why: &str) {
-        log::warn!("a request is left lying: {why}");
-        let left = self.left_lying.fetch_add(1, Ordering::SeqCst);
-        if left >= LEFT_LYING_MAX {
-            log::error!("{left} requests were left lying; the process ends");
-            crate::logging::flush(Duration::from_millis(500));
-            std::process::exit(1);
-        }
     }
 }

@@ -49,7 +49,14 @@ pub const LAYOUTS: &[Layout] = &[
         file: File::Titles,
         name: "title.basics",
         header: &[
-            "tconst", "titleType", "primaryTitle", "originalTitle", "isAdult", "startYear", "endYear", "runtimeMinutes",
+            "tconst",
+            "titleType",
+            "primaryTitle",
+            "originalTitle",
+            "isAdult",
+            "startYear",
+            "endYear",
+            "runtimeMinutes",
             "genres",
         ],
         tables: &[
@@ -68,10 +75,18 @@ pub const LAYOUTS: &[Layout] = &[
         file: File::Names,
         name: "name.basics",
         header: &[
-            "nconst", "primaryName", "birthYear", "deathYear", "primaryProfession", "knownForTitles",
+            "nconst",
+            "primaryName",
+            "birthYear",
+            "deathYear",
+            "primaryProfession",
+            "knownForTitles",
         ],
         tables: &[
-            table("personas", "id_persona, nombre, anio_nacimiento, anio_muerte"),
+            table(
+                "personas",
+                "id_persona, nombre, anio_nacimiento, anio_muerte",
+            ),
             table("persona_profesion", "id_persona, id_profesion, orden"),
             table("persona_conocida", "id_persona, id_titulo, orden"),
         ],
@@ -94,7 +109,14 @@ pub const LAYOUTS: &[Layout] = &[
     Layout {
         file: File::Principals,
         name: "title.principals",
-        header: &["tconst", "ordering", "nconst", "category", "job", "characters"],
+        header: &[
+            "tconst",
+            "ordering",
+            "nconst",
+            "category",
+            "job",
+            "characters",
+        ],
         tables: &[table(
             "participaciones",
             "id_titulo, orden, id_persona, id_categoria, trabajo, personajes",
@@ -107,7 +129,10 @@ pub const LAYOUTS: &[Layout] = &[
         file: File::Episodes,
         name: "title.episode",
         header: &["tconst", "parentTconst", "seasonNumber", "episodeNumber"],
-        tables: &[table("episodios", "id_titulo, id_serie, temporada, episodio")],
+        tables: &[table(
+            "episodios",
+            "id_titulo, id_serie, temporada, episodio",
+        )],
         has_places: false,
         needs_titles: true,
         needs_persons: false,
@@ -116,7 +141,14 @@ pub const LAYOUTS: &[Layout] = &[
         file: File::Akas,
         name: "title.akas",
         header: &[
-            "titleId", "ordering", "title", "region", "language", "types", "attributes", "isOriginalTitle",
+            "titleId",
+            "ordering",
+            "title",
+            "region",
+            "language",
+            "types",
+            "attributes",
+            "isOriginalTitle",
         ],
         tables: &[table(
             "titulos_alternos",
@@ -169,7 +201,10 @@ mod tests {
             assert_eq!(found.file, layout.file);
             assert!(layout.tables.len() <= TABLES_MAX);
             for table in layout.tables {
-                assert_eq!(filler_of(table.name).map(|found| found.file), Some(layout.file));
+                assert_eq!(
+                    filler_of(table.name).map(|found| found.file),
+                    Some(layout.file)
+                );
             }
         }
         assert!(Layout::of_header("tconst\taverageRating").is_none());

@@ -27,6 +27,18 @@ pub const LOAD_SCATTERED_MAX: u64 = 1_000_000;
 /// Characters that are kept of a value that was rejected; the whole row is kept beside it.
 pub const LOAD_DETAIL_CHARS: usize = 200;
 
+/// A file that is sent to the API: the largest of IMDb's has 0.8 GB packed and 4.3 GB as it is.
+pub const LOAD_BODY_MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+
+/// Time in which it must have arrived.
+pub const LOAD_BODY_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Threads that take such files in; one that comes while another is loaded is refused at once.
+pub const HTTP_UPLOADS: usize = 2;
+
+/// Loads that are remembered.
+pub const LOAD_JOBS_KEPT: usize = 100;
+
 /// Connections to each master: one per table of a file, one for the rejects, and one for questions.
 pub const LOAD_SESSIONS: u32 = 5;
 

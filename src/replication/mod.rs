@@ -11,10 +11,10 @@ pub mod setup;
 mod start;
 pub mod status;
 
-pub use plan::literal;
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::output;
+pub use plan::literal;
 use serde_json::{Map, Value, json};
 use status::NodeReplication;
 use std::process::ExitCode;

@@ -18,15 +18,27 @@ pub enum Reason {
 
 /// Each reason, as `rechazos.motivo` has it and as the commands tell it.
 const REASONS: &[(Reason, &str, &str)] = &[
-    (Reason::Width, "número de columnas", "wrong number of columns"),
+    (
+        Reason::Width,
+        "número de columnas",
+        "wrong number of columns",
+    ),
     (Reason::Nul, "carácter NUL", "contains a NUL character"),
     (Reason::NotAnId, "identificador no válido", "not an id"),
-    (Reason::NotANumber, "número no válido", "not a number that fits"),
+    (
+        Reason::NotANumber,
+        "número no válido",
+        "not a number that fits",
+    ),
     (Reason::Value, "valor no válido", "not a value that fits"),
     (Reason::Missing, "falta el valor", "a value is missing"),
     (Reason::Json, "JSON no válido", "not a JSON list of texts"),
     (Reason::Duplicate, "clave repetida", "duplicate key"),
-    (Reason::Dangling, "identificador inexistente", "an id that is not there"),
+    (
+        Reason::Dangling,
+        "identificador inexistente",
+        "an id that is not there",
+    ),
 ];
 
 impl Reason {
@@ -72,17 +84,26 @@ pub const NULL: &[u8] = b"\\N";
 
 /// The number in an id such as `tt0111161`.
 pub fn id(cell: &[u8], prefix: &[u8; 2], column: &'static str) -> Result<i32, Bad> {
-    let digits = cell.strip_prefix(prefix).filter(|digits| digits.len() <= 10);
+    let digits = cell
+        .strip_prefix(prefix)
+        .filter(|digits| digits.len() <= 10);
     let number = digits.and_then(number_of).filter(|number| *number > 0);
     let bad = || match cell {
         NULL => Bad::new(Reason::Missing, column, cell),
         _ => Bad::new(Reason::NotAnId, column, cell),
     };
-    number.and_then(|number| i32::try_from(number).ok()).ok_or_else(bad)
+    number
+        .and_then(|number| i32::try_from(number).ok())
+        .ok_or_else(bad)
 }
 
 /// A number from `least` to `most`, or none.
-pub fn number(cell: &[u8], least: i64, most: i64, column: &'static str) -> Result<Option<i32>, Bad> {
+pub fn number(
+    cell: &[u8],
+    least: i64,
+    most: i64,
+    column: &'static str,
+) -> Result<Option<i32>, Bad> {
     if cell == NULL {
         return Ok(None);
     }
@@ -108,7 +129,9 @@ fn number_of(digits: &[u8]) -> Option<i64> {
         return None;
     }
     digits.iter().try_fold(0i64, |number, digit| {
-        digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0'))
+        digit
+            .is_ascii_digit()
+            .then(|| number * 10 + i64::from(digit - b'0'))
     })
 }
 
@@ -221,7 +244,10 @@ impl Rows {
 
 fn escape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\\' | b'\t' | b'\n' | b'\r')) {
+    while let Some(at) = rest
+        .iter()
+        .position(|byte| matches!(byte, b'\\' | b'\t' | b'\n' | b'\r'))
+    {
         out.extend_from_slice(&rest[..at]);
         out.extend_from_slice(match rest[at] {
             b'\\' => b"\\\\",
@@ -244,7 +270,16 @@ mod tests {
         assert_eq!(read("tt0111161"), Ok(111_161));
         assert_eq!(read("tt35557166"), Ok(35_557_166));
         assert_eq!(read("tt2147483647"), Ok(i32::MAX));
-        for wrong in ["tt2147483648", "tt0000000", "tt", "nm0111161", "0111161", "tt01x", "tt-5", ""] {
+        for wrong in [
+            "tt2147483648",
+            "tt0000000",
+            "tt",
+            "nm0111161",
+            "0111161",
+            "tt01x",
+            "tt-5",
+            "",
+        ] {
             assert_eq!(read(wrong), Err(Reason::NotAnId), "{wrong}");
         }
         assert_eq!(read("\\N"), Err(Reason::Missing));
@@ -252,17 +287,28 @@ mod tests {
 
     #[test]
     fn numbers_are_taken_exactly_or_not_at_all() {
-        let read = |text: &str| number(text.as_bytes(), -32_768, 32_767, "x").map_err(|bad| bad.reason);
+        let read =
+            |text: &str| number(text.as_bytes(), -32_768, 32_767, "x").map_err(|bad| bad.reason);
         assert_eq!(read("\\N"), Ok(None));
         assert_eq!(read("1994"), Ok(Some(1994)));
         assert_eq!(read("-44"), Ok(Some(-44)));
-        for wrong in ["", "-", "32768", "1e3", "Drama,Short", "19 94", "99999999999999999999999"] {
+        for wrong in [
+            "",
+            "-",
+            "32768",
+            "1e3",
+            "Drama,Short",
+            "19 94",
+            "99999999999999999999999",
+        ] {
             assert_eq!(read(wrong), Err(Reason::NotANumber), "{wrong}");
         }
         for right in ["1", "9.3", "10", "10.0"] {
             assert!(is_average(right.as_bytes()), "{right}");
         }
-        for wrong in ["0.9", "10.1", "9.35", "", ".", "9.", ".5", "x", "\\N", "11", "0.5"] {
+        for wrong in [
+            "0.9", "10.1", "9.35", "", ".", "9.", ".5", "x", "\\N", "11", "0.5",
+        ] {
             assert!(!is_average(wrong.as_bytes()), "{wrong}");
         }
     }
@@ -271,7 +317,12 @@ mod tests {
     fn texts_survive_copy_and_arrays() {
         let mut rows = Rows::default();
         let texts = [&b"say \"hi\""[..], b"a\\b", b""];
-        rows.text(b"a\\N\rb").text(b"\\N").texts(Some(texts.into_iter())).flag(None).number(-3).end();
+        rows.text(b"a\\N\rb")
+            .text(b"\\N")
+            .texts(Some(texts.into_iter()))
+            .flag(None)
+            .number(-3)
+            .end();
         let expected = "a\\\\N\\rb\t\\N\t{\"say \\\\\"hi\\\\\"\",\"a\\\\\\\\b\",\"\"}\t\\N\t-3\n";
         assert_eq!(String::from_utf8_lossy(&rows.0), expected);
         let mut rows = Rows::default();
@@ -282,6 +333,9 @@ mod tests {
     #[test]
     fn a_list_without_a_value_is_empty() {
         let read = |text: &'static str| list(text.as_bytes()).count();
-        assert_eq!((read("\\N"), read(""), read("a"), read("a,b")), (0, 0, 1, 2));
+        assert_eq!(
+            (read("\\N"), read(""), read("a"), read("a,b")),
+            (0, 0, 1, 2)
+        );
     }
 }

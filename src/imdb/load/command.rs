@@ -15,7 +15,12 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// Why nothing was loaded.
-pub fn report(config: &Config, folder: &Path, only: Option<NodeId>, json: bool) -> anyhow::Result<ExitCode> {
+pub fn report(
+    config: &Config,
+    folder: &Path,
+    only: Option<NodeId>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::listen(false)?;
     let files = files_in(folder)?;
     let mut bars = Bars::default();
@@ -46,9 +51,14 @@ struct Bars {
 
 impl Bars {
     fn show(&mut self, progress: &Progress) {
-        let of_files = |rows: fn(&super::report::OfFile) -> u64| progress.files.iter().map(rows).sum::<u64>();
+        let of_files =
+            |rows: fn(&super::report::OfFile) -> u64| progress.files.iter().map(rows).sum::<u64>();
         let (what, done, all) = match progress.phase {
-            Phase::Preflight => ("checking the files".to_string(), of_files(|file| file.rows), 0),
+            Phase::Preflight => (
+                "checking the files".to_string(),
+                of_files(|file| file.rows),
+                0,
+            ),
             Phase::Rows => match progress.files.iter().find(|file| file.phase == Phase::Rows) {
                 Some(file) => (file.file.clone(), file.read, file.rows),
                 None => return,

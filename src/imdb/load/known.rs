@@ -26,10 +26,6 @@ impl Ids {
         self.0.contains(id.unsigned_abs())
     }
 
-    pub fn len(&self) -> u64 {
-        self.0.len()
-    }
-
     /// The id, if it is there.
     ///
     /// # Errors
@@ -56,7 +52,10 @@ pub struct Places {
 
 impl Places {
     pub fn new(scattered: RoaringBitmap) -> Places {
-        Places { scattered, ..Places::default() }
+        Places {
+            scattered,
+            ..Places::default()
+        }
     }
 
     /// Adds a place, and says whether it is new.
@@ -114,7 +113,8 @@ impl Catalogue {
         }
         self.highest += 1;
         self.numbers.insert(value.to_vec(), self.highest);
-        self.new.push((self.highest, String::from_utf8_lossy(value).into_owned()));
+        self.new
+            .push((self.highest, String::from_utf8_lossy(value).into_owned()));
         Ok(self.highest)
     }
 }
@@ -135,7 +135,15 @@ mod tests {
     #[test]
     fn a_place_comes_once_in_whatever_order() {
         let mut places = Places::default();
-        for (place, new) in [(1, true), (3, true), (2, true), (3, false), (2, false), (1, false), (4, true)] {
+        for (place, new) in [
+            (1, true),
+            (3, true),
+            (2, true),
+            (3, false),
+            (2, false),
+            (1, false),
+            (4, true),
+        ] {
             assert_eq!(places.add(7, place), new, "{place}");
         }
         // The next title begins anew.
@@ -149,12 +157,25 @@ mod tests {
 
     #[test]
     fn a_new_value_gets_the_next_number_once() {
-        let mut types = Catalogue::new("tipos_titulo", [(3, "movie".to_string()), (9, "short".to_string())]);
-        let mut number = |value: &str| types.number(value.as_bytes(), "titleType").map_err(|bad| bad.reason);
+        let mut types = Catalogue::new(
+            "tipos_titulo",
+            [(3, "movie".to_string()), (9, "short".to_string())],
+        );
+        let mut number = |value: &str| {
+            types
+                .number(value.as_bytes(), "titleType")
+                .map_err(|bad| bad.reason)
+        };
         assert_eq!(number("movie"), Ok(3));
-        assert_eq!((number("podcast"), number("podcast"), number("x")), (Ok(10), Ok(10), Ok(11)));
+        assert_eq!(
+            (number("podcast"), number("podcast"), number("x")),
+            (Ok(10), Ok(10), Ok(11))
+        );
         assert_eq!(number(""), Err(Reason::Value));
-        assert_eq!(types.new, [(10, "podcast".to_string()), (11, "x".to_string())]);
+        assert_eq!(
+            types.new,
+            [(10, "podcast".to_string()), (11, "x".to_string())]
+        );
         let mut full = Catalogue::new("t", [(i32::from(i16::MAX), "last".to_string())]);
         assert!(full.number(b"one more", "c").is_err());
     }

@@ -28,13 +28,19 @@ impl Masters {
             let settings = pg::without_waiting(settings)
                 .with_option("search_path=")
                 .with_option("client_connection_check_interval=1s")
-                .with_option(&format!("maintenance_work_mem={}", limits::LOAD_INDEX_MEMORY))
+                .with_option(&format!(
+                    "maintenance_work_mem={}",
+                    limits::LOAD_INDEX_MEMORY
+                ))
                 .with_option("client_min_messages=warning")
                 .named("imdb-ha load");
             Ok(Sessions::start(node, settings, size)?)
         };
         let both = |timeout, size| -> anyhow::Result<[Sessions; 2]> {
-            Ok([open(NodeId::Master1, timeout, size)?, open(NodeId::Master2, timeout, size)?])
+            Ok([
+                open(NodeId::Master1, timeout, size)?,
+                open(NodeId::Master2, timeout, size)?,
+            ])
         };
         Ok(Masters {
             nodes,
@@ -98,11 +104,16 @@ impl Masters {
         T: Send + 'static,
         W: FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
     {
-        let calls: Vec<_> = self.nodes.iter().map(|node| (*node, self.begin(*node, work(*node)))).collect();
+        let calls: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| (*node, self.begin(*node, work(*node))))
+            .collect();
         let outcomes: Vec<anyhow::Result<T>> = calls
             .into_iter()
             .map(|(node, call)| {
-                call.and_then(|call| self.wait(node, call)).with_context(|| format!("{doing} on {node}"))
+                call.and_then(|call| self.wait(node, call))
+                    .with_context(|| format!("{doing} on {node}"))
             })
             .collect();
         outcomes.into_iter().collect()

@@ -36,7 +36,10 @@ pub fn find(folder: &Path) -> Result<Vec<Found>, String> {
     let mut wrong = Vec::new();
     for layout in LAYOUTS {
         let names = [".tsv.gz", ".tsv"].map(|end| format!("{}{end}", layout.name));
-        let there: Vec<&String> = names.iter().filter(|name| folder.join(name).exists()).collect();
+        let there: Vec<&String> = names
+            .iter()
+            .filter(|name| folder.join(name).exists())
+            .collect();
         match there[..] {
             [] => {}
             [name] => found.push(Found {
@@ -44,7 +47,10 @@ pub fn find(folder: &Path) -> Result<Vec<Found>, String> {
                 path: folder.join(name),
                 name: name.clone(),
             }),
-            _ => wrong.push(format!("{} and {} are both there; keep one", names[0], names[1])),
+            _ => wrong.push(format!(
+                "{} and {} are both there; keep one",
+                names[0], names[1]
+            )),
         }
     }
     if found.is_empty() && wrong.is_empty() {
@@ -77,7 +83,10 @@ pub fn scan(
     let mut scan = Scan::default();
     let mut keys = Keys::default();
     let (mut block, mut number) = (Vec::new(), 0);
-    while file.next_block(&mut block).map_err(|error| at(number + 1, error.to_string()))? {
+    while file
+        .next_block(&mut block)
+        .map_err(|error| at(number + 1, error.to_string()))?
+    {
         if let Err(error) = std::str::from_utf8(&block) {
             let before = &block[..error.valid_up_to()];
             let line = number + 1 + memchr::memchr_iter(b'\n', before).count() as u64;
@@ -101,7 +110,10 @@ pub fn scan(
             }
         }
         if scan.genres.len() > limits::LOAD_GENRES_MAX {
-            let what = format!("more than {} genres; the last column is no list of them", limits::LOAD_GENRES_MAX);
+            let what = format!(
+                "more than {} genres; the last column is no list of them",
+                limits::LOAD_GENRES_MAX
+            );
             return Err(at(number, what));
         }
         if keys.rows_of_scattered > limits::LOAD_SCATTERED_MAX {
@@ -137,7 +149,10 @@ fn check_header(layout: &Layout, line: &[u8]) -> Result<(), String> {
 
 /// The first row stands for all: one that is broken further down is rejected alone.
 fn check_width(layout: &Layout, line: &[u8]) -> Result<(), String> {
-    let (found, expected) = (line.split(|byte| *byte == b'\t').count(), layout.header.len());
+    let (found, expected) = (
+        line.split(|byte| *byte == b'\t').count(),
+        layout.header.len(),
+    );
     match found == expected {
         true => Ok(()),
         false => Err(format!("it has {found} columns and not {expected}")),
@@ -149,7 +164,10 @@ fn shown(text: &str) -> String {
 }
 
 fn see_genres(line: &[u8], genres: &mut BTreeSet<Vec<u8>>) {
-    let cell = line.rsplit(|byte| *byte == b'\t').next().unwrap_or_default();
+    let cell = line
+        .rsplit(|byte| *byte == b'\t')
+        .next()
+        .unwrap_or_default();
     for genre in super::cells::list(cell).filter(|genre| !genre.is_empty()) {
         if !genres.contains(genre) {
             genres.insert(genre.to_vec());
@@ -195,7 +213,9 @@ mod tests {
     #[test]
     fn a_title_that_comes_back_is_scattered() {
         let mut keys = Keys::default();
-        for line in ["tt1\ta", "tt1\tb", "tt2\tc", "tt3\td", "tt2\te", "x\tf", "tt2\tg"] {
+        for line in [
+            "tt1\ta", "tt1\tb", "tt2\tc", "tt3\td", "tt2\te", "x\tf", "tt2\tg",
+        ] {
             keys.see(line.as_bytes());
         }
         assert_eq!(keys.scattered.iter().collect::<Vec<_>>(), [2]);
@@ -204,10 +224,19 @@ mod tests {
 
     #[test]
     fn the_first_line_and_the_first_row_must_fit() {
-        let layout = LAYOUTS.iter().find(|layout| layout.file == File::Ratings).expect("there");
-        assert_eq!(check_header(layout, "\u{feff}tconst\taverageRating\tnumVotes".as_bytes()), Ok(()));
+        let layout = LAYOUTS
+            .iter()
+            .find(|layout| layout.file == File::Ratings)
+            .expect("there");
+        assert_eq!(
+            check_header(layout, "\u{feff}tconst\taverageRating\tnumVotes".as_bytes()),
+            Ok(())
+        );
         let wrong = check_header(layout, b"tconst\tnumVotes").expect_err("wrong");
-        assert!(wrong.contains("(tconst, numVotes) and not (tconst, averageRating, numVotes)"), "{wrong}");
+        assert!(
+            wrong.contains("(tconst, numVotes) and not (tconst, averageRating, numVotes)"),
+            "{wrong}"
+        );
         assert!(check_width(layout, b"tt1\t5.0").is_err());
     }
 }

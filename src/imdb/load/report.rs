@@ -67,7 +67,7 @@ pub struct Progress {
 }
 
 impl OfFile {
-    pub fn new(file: &str, layout: &'static Layout) -> OfFile {
+    fn new(file: &str, layout: &'static Layout) -> OfFile {
         OfFile {
             file: file.to_string(),
             layout,
@@ -83,17 +83,43 @@ impl OfFile {
 }
 
 impl Progress {
+    /// Of a load that has not begun.
+    pub fn of<'a>(files: impl IntoIterator<Item = (&'a str, &'static Layout)>) -> Progress {
+        let files = files
+            .into_iter()
+            .map(|(name, layout)| OfFile::new(name, layout));
+        Progress {
+            files: files.collect(),
+            ..Progress::default()
+        }
+    }
+
     fn sum(&self, of: impl Fn(&OfFile) -> u64) -> u64 {
         self.files.iter().map(of).sum()
     }
 
     /// As JSON.
     pub fn as_json(&self) -> Value {
-        let reasons: BTreeMap<String, u64> =
-            self.reasons.iter().map(|(reason, count)| (reason.to_string(), *count)).collect();
-        let phases: serde_json::Map<String, Value> =
-            self.phases.iter().map(|(phase, seconds)| (phase.name().to_string(), json!(round(*seconds)))).collect();
-        let files: Vec<Value> = self.files.iter().map(|file| json!(OfFile { seconds: round(file.seconds), ..file.clone() })).collect();
+        let reasons: BTreeMap<String, u64> = self
+            .reasons
+            .iter()
+            .map(|(reason, count)| (reason.to_string(), *count))
+            .collect();
+        let phases: serde_json::Map<String, Value> = self
+            .phases
+            .iter()
+            .map(|(phase, seconds)| (phase.name().to_string(), json!(round(*seconds))))
+            .collect();
+        let files: Vec<Value> = self
+            .files
+            .iter()
+            .map(|file| {
+                json!(OfFile {
+                    seconds: round(file.seconds),
+                    ..file.clone()
+                })
+            })
+            .collect();
         json!({
             "load": self.load,
             "phase": self.phase,
@@ -111,17 +137,33 @@ impl Progress {
     /// The outcome, a line per file and a sum.
     pub fn as_text(&self) -> String {
         let mut text = String::new();
-        let width = self.files.iter().map(|file| file.file.len()).max().unwrap_or(0).max(4);
+        let width = self
+            .files
+            .iter()
+            .map(|file| file.file.len())
+            .max()
+            .unwrap_or(0)
+            .max(4);
         let line = |name: &str, file: [String; 4]| {
-            format!("{name:width$}  {:>11}  {:>11}  {:>8}  {:>8}\n", file[0], file[1], file[2], file[3])
+            format!(
+                "{name:width$}  {:>11}  {:>11}  {:>8}  {:>8}\n",
+                file[0], file[1], file[2], file[3]
+            )
         };
-        text.push_str(&line("file", ["read", "loaded", "rejected", "parts"].map(String::from)));
+        text.push_str(&line(
+            "file",
+            ["read", "loaded", "rejected", "parts"].map(String::from),
+        ));
         for file in &self.files {
             let figures = [file.read, file.loaded, file.rejected, file.parts_rejected];
             text.push_str(&line(&file.file, figures.map(|figure| figure.to_string())));
         }
-        let (read, loaded, rejected) = (self.sum(|f| f.read), self.sum(|f| f.loaded), self.sum(|f| f.rejected));
-        let all = [read, loaded, rejected, self.sum(|f| f.parts_rejected)];
+        let all = [
+            self.sum(|f| f.read),
+            self.sum(|f| f.loaded),
+            self.sum(|f| f.rejected),
+            self.sum(|f| f.parts_rejected),
+        ];
         text.push_str(&line("all", all.map(|figure| figure.to_string())));
         for (reason, count) in &self.reasons {
             text.push_str(&format!("rejected: {count} times {reason}\n"));
@@ -132,12 +174,26 @@ impl Progress {
                 self.load
             ));
         }
-        let rate = if self.seconds > 0.0 { read as f64 / self.seconds } else { 0.0 };
-        text.push_str(&format!(
-            "load {}: {read} rows read = {loaded} loaded + {rejected} rejected, in {:.1} s ({rate:.0} rows/s)",
-            self.load, self.seconds
-        ));
+        text.push_str(&format!("load {}: {}", self.load, self.sentence()));
         text
+    }
+
+    /// The outcome in one sentence.
+    pub fn sentence(&self) -> String {
+        let (read, loaded, rejected) = (
+            self.sum(|f| f.read),
+            self.sum(|f| f.loaded),
+            self.sum(|f| f.rejected),
+        );
+        let rate = if self.seconds > 0.0 {
+            read as f64 / self.seconds
+        } else {
+            0.0
+        };
+        format!(
+            "{read} rows read = {loaded} loaded + {rejected} rejected, in {:.1} s ({rate:.0} rows/s)",
+            self.seconds
+        )
     }
 }
 

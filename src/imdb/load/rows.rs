@@ -101,7 +101,12 @@ impl<'a> Reader<'a> {
             return Err(Bad::new(Reason::Duplicate, "tconst", cells[0]));
         }
         let [titles, genres, _] = &mut self.out;
-        titles.number(id).number(kind).text(cells[2]).text(cells[3]).flag(Some(adult));
+        titles
+            .number(id)
+            .number(kind)
+            .text(cells[2])
+            .text(cells[3])
+            .flag(Some(adult));
         titles.maybe(start).maybe(end).maybe(minutes).end();
         self.once.clear();
         for (genre, order) in cells::list(cells[8]).zip(1..) {
@@ -111,7 +116,9 @@ impl<'a> Reader<'a> {
                     self.once.push(number);
                     genres.number(id).number(number).number(order).end();
                 }
-                Some(_) => self.parts.push(Bad::new(Reason::Duplicate, "genres", genre)),
+                Some(_) => self
+                    .parts
+                    .push(Bad::new(Reason::Duplicate, "genres", genre)),
                 None => self.parts.push(Bad::new(Reason::Value, "genres", genre)),
             }
         }
@@ -126,32 +133,63 @@ impl<'a> Reader<'a> {
             return Err(Bad::new(Reason::Duplicate, "nconst", cells[0]));
         }
         let [persons, professions, titles] = &mut self.out;
-        persons.number(id).text(cells[1]).maybe(birth).maybe(death).end();
+        persons
+            .number(id)
+            .text(cells[1])
+            .maybe(birth)
+            .maybe(death)
+            .end();
         self.once.clear();
         for (profession, order) in cells::list(cells[4]).zip(1..) {
-            match self.catalogues.professions.number(profession, "primaryProfession") {
+            match self
+                .catalogues
+                .professions
+                .number(profession, "primaryProfession")
+            {
                 Ok(number) if !self.once.contains(&number) => {
                     self.once.push(number);
                     professions.number(id).number(number).number(order).end();
                 }
-                Ok(_) => self.parts.push(Bad::new(Reason::Duplicate, "primaryProfession", profession)),
+                Ok(_) => {
+                    self.parts
+                        .push(Bad::new(Reason::Duplicate, "primaryProfession", profession))
+                }
                 Err(bad) => self.parts.push(bad),
             }
         }
         let column = "knownForTitles";
-        links(cells[5], b"tt", column, &self.known.titles, &mut self.once, &mut self.parts, |title, order| {
-            titles.number(id).number(title).number(order).end();
-        });
+        links(
+            cells[5],
+            b"tt",
+            column,
+            &self.known.titles,
+            &mut self.once,
+            &mut self.parts,
+            |title, order| {
+                titles.number(id).number(title).number(order).end();
+            },
+        );
         Ok(())
     }
 
     fn crew(&mut self, cells: &[&[u8]; 9]) -> Result<(), Bad> {
         let id = self.one_per_title(cells[0])?;
         let [directors, writers, _] = &mut self.out;
-        for (cell, column, rows) in [(cells[1], "directors", directors), (cells[2], "writers", writers)] {
-            links(cell, b"nm", column, &self.known.persons, &mut self.once, &mut self.parts, |person, order| {
-                rows.number(id).number(person).number(order).end();
-            });
+        for (cell, column, rows) in [
+            (cells[1], "directors", directors),
+            (cells[2], "writers", writers),
+        ] {
+            links(
+                cell,
+                b"nm",
+                column,
+                &self.known.persons,
+                &mut self.once,
+                &mut self.parts,
+                |person, order| {
+                    rows.number(id).number(person).number(order).end();
+                },
+            );
         }
         Ok(())
     }
@@ -170,7 +208,11 @@ impl<'a> Reader<'a> {
             return Err(Bad::new(Reason::Duplicate, "ordering", cells[1]));
         }
         let rows = &mut self.out[0];
-        rows.number(id).number(place).number(person).number(category).text(cells[4]);
+        rows.number(id)
+            .number(place)
+            .number(person)
+            .number(category)
+            .text(cells[4]);
         match characters(cells[5]) {
             Ok(Some(texts)) => rows.texts(Some(texts.iter().map(|text| text.as_bytes()))),
             Ok(None) => rows.cell(NULL),
@@ -187,9 +229,16 @@ impl<'a> Reader<'a> {
         let parent = cells::id(cells[1], b"tt", "parentTconst")?;
         let season = cells::number(cells[2], ANY.0, ANY.1, "seasonNumber")?;
         let episode = cells::number(cells[3], ANY.0, ANY.1, "episodeNumber")?;
-        self.known.titles.must_have(parent, "parentTconst", cells[1])?;
+        self.known
+            .titles
+            .must_have(parent, "parentTconst", cells[1])?;
         let id = self.one_per_title(cells[0])?;
-        self.out[0].number(id).number(parent).maybe(season).maybe(episode).end();
+        self.out[0]
+            .number(id)
+            .number(parent)
+            .maybe(season)
+            .maybe(episode)
+            .end();
         Ok(())
     }
 
@@ -206,7 +255,11 @@ impl<'a> Reader<'a> {
         }
         // Several values stand in one cell, with a control character between them.
         let rows = &mut self.out[0];
-        rows.number(id).number(place).text(cells[2]).text(cells[3]).text(cells[4]);
+        rows.number(id)
+            .number(place)
+            .text(cells[2])
+            .text(cells[3])
+            .text(cells[4]);
         for cell in [cells[5], cells[6]] {
             rows.texts((cell != NULL).then(|| cell.split(|byte| *byte == 2)));
         }

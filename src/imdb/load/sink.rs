@@ -44,15 +44,24 @@ impl<'a> Sink<'a> {
     ///
     /// # Errors
     /// When it cannot be begun on a master.
-    pub fn open(masters: &'a Masters, layout: &'static Layout, origin: &str) -> anyhow::Result<Sink<'a>> {
-        let tables = layout.tables.iter().chain(std::iter::once(&REJECTS)).zip(0..);
+    pub fn open(
+        masters: &'a Masters,
+        layout: &'static Layout,
+        origin: &str,
+    ) -> anyhow::Result<Sink<'a>> {
+        let tables = layout
+            .tables
+            .iter()
+            .chain(std::iter::once(&REJECTS))
+            .zip(0..);
         let mut ways = Vec::new();
         for (table, index) in tables {
             let mut of_table = Vec::new();
             for node in &masters.nodes {
                 let (pieces, queue) = bounded(limits::LOAD_PIECES);
                 let origin = format!("{origin}_{index}");
-                let call = masters.begin(*node, move |session| copy(session, table, &origin, &queue))?;
+                let call =
+                    masters.begin(*node, move |session| copy(session, table, &origin, &queue))?;
                 of_table.push(Way {
                     node: *node,
                     table: table.name,
@@ -126,14 +135,20 @@ impl Way {
         match self.pieces.send_timeout(piece, limits::LOAD_STALL) {
             Ok(()) => Ok(()),
             Err(SendTimeoutError::Timeout(_)) => {
-                bail!("{}: it has taken no rows for {} s", doing(), limits::LOAD_STALL.as_secs())
+                bail!(
+                    "{}: it has taken no rows for {} s",
+                    doing(),
+                    limits::LOAD_STALL.as_secs()
+                )
             }
             // It has ended too early, and says why.
-            Err(SendTimeoutError::Disconnected(_)) => match self.call.reply().recv_timeout(limits::LOAD_BEAT) {
-                Ok(Err(error)) => bail!("{}: {error}", doing()),
-                Ok(Ok(Err(why))) => bail!("{}: {why}", doing()),
-                _ => bail!("{}: it ended without an answer", doing()),
-            },
+            Err(SendTimeoutError::Disconnected(_)) => {
+                match self.call.reply().recv_timeout(limits::LOAD_BEAT) {
+                    Ok(Err(error)) => bail!("{}: {error}", doing()),
+                    Ok(Ok(Err(why))) => bail!("{}: {why}", doing()),
+                    _ => bail!("{}: it ended without an answer", doing()),
+                }
+            }
         }
     }
 }
@@ -145,7 +160,10 @@ fn copy(
     pieces: &Receiver<Piece>,
 ) -> Result<Result<u64, String>, postgres::Error> {
     let client = session.client();
-    client.execute("SELECT pg_catalog.pg_replication_origin_session_setup($1)", &[&origin])?;
+    client.execute(
+        "SELECT pg_catalog.pg_replication_origin_session_setup($1)",
+        &[&origin],
+    )?;
     let mut transaction = client.transaction()?;
     let name = table.name;
     // Rows may be frozen only in a table that the same transaction has made.
@@ -158,7 +176,10 @@ fn copy(
             " WITH (FREEZE)"
         }
     };
-    let sql = format!("COPY imdb_carga.{name} ({}) FROM STDIN{freeze}", table.columns);
+    let sql = format!(
+        "COPY imdb_carga.{name} ({}) FROM STDIN{freeze}",
+        table.columns
+    );
     let mut writer = transaction.copy_in(&sql)?;
     let rows = loop {
         match pieces.recv() {
@@ -183,7 +204,10 @@ fn copy(
 
 /// What the server has said, which the driver has wrapped up.
 fn cause(error: std::io::Error) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<postgres::Error>()) {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<postgres::Error>())
+    {
         Some(error) => explain(error),
         None => error.to_string(),
     }

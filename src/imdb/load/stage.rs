@@ -4,7 +4,6 @@
 use super::known::{Catalogue, Ids};
 use super::masters::Masters;
 use crate::cluster::NodeId;
-use crate::imdb::format::LAYOUTS;
 use anyhow::{Context, bail};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
@@ -45,7 +44,11 @@ pub struct Definitions {
 ///
 /// # Errors
 /// When a master cannot be asked, lacks one of them, or has something that depends on one.
-pub fn definitions(masters: &Masters, node: NodeId, names: &[&'static str]) -> anyhow::Result<Definitions> {
+pub fn definitions(
+    masters: &Masters,
+    node: NodeId,
+    names: &[&'static str],
+) -> anyhow::Result<Definitions> {
     let wanted: Vec<&'static str> = names.to_vec();
     let found = masters.run(node, "look at the tables", move |session| {
         let client = session.client();
@@ -59,7 +62,10 @@ pub fn definitions(masters: &Masters, node: NodeId, names: &[&'static str]) -> a
             })
         });
         let tables = tables.collect::<Result<_, postgres::Error>>()?;
-        let rows = client.query(include_str!("../../../sql/load_foreign_keys.sql"), &[&wanted])?;
+        let rows = client.query(
+            include_str!("../../../sql/load_foreign_keys.sql"),
+            &[&wanted],
+        )?;
         let keys = rows.iter().map(|row| {
             let columns = (row.try_get("child_column")?, row.try_get("parent_column")?);
             Ok(ForeignKey {
@@ -81,7 +87,9 @@ pub fn definitions(masters: &Masters, node: NodeId, names: &[&'static str]) -> a
             foreign_keys: keys.collect::<Result<_, postgres::Error>>()?,
         })
     })?;
-    let missing = names.iter().find(|name| !found.tables.iter().any(|table| table.name == **name));
+    let missing = names
+        .iter()
+        .find(|name| !found.tables.iter().any(|table| table.name == **name));
     if let Some(name) = missing {
         bail!("{node} has no table {name}; `imdb-ha replication setup` makes it");
     }
@@ -105,7 +113,11 @@ pub fn definitions(masters: &Masters, node: NodeId, names: &[&'static str]) -> a
 ///
 /// # Errors
 /// When a master cannot be asked, or the masters differ.
-pub fn catalogue(masters: &Masters, table: &'static str, columns: &'static str) -> anyhow::Result<Catalogue> {
+pub fn catalogue(
+    masters: &Masters,
+    table: &'static str,
+    columns: &'static str,
+) -> anyhow::Result<Catalogue> {
     Ok(Catalogue::new(table, values(masters, table, columns)?))
 }
 
@@ -113,19 +125,27 @@ pub fn catalogue(masters: &Masters, table: &'static str, columns: &'static str) 
 ///
 /// # Errors
 /// As those of [`catalogue`].
-pub fn values(masters: &Masters, table: &'static str, columns: &'static str) -> anyhow::Result<Vec<(i32, String)>> {
+pub fn values(
+    masters: &Masters,
+    table: &'static str,
+    columns: &'static str,
+) -> anyhow::Result<Vec<(i32, String)>> {
     let sql = format!("SELECT {columns} FROM public.{table} ORDER BY 1, 2");
     let mut of_masters = Vec::new();
     for node in &masters.nodes {
         let sql = sql.clone();
         let rows = masters.run(*node, &format!("read {table}"), move |session| {
             let rows = session.client().query(&sql, &[])?;
-            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<Vec<_>, _>>()
+            rows.iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+                .collect::<Result<Vec<_>, _>>()
         })?;
         of_masters.push(rows);
     }
     if of_masters.iter().any(|rows| *rows != of_masters[0]) {
-        bail!("the masters have different rows in {table}; `imdb-ha compare --repair` makes them the same");
+        bail!(
+            "the masters have different rows in {table}; `imdb-ha compare --repair` makes them the same"
+        );
     }
     Ok(of_masters.swap_remove(0))
 }
@@ -164,8 +184,10 @@ pub fn genres(
     codes: &BTreeSet<Vec<u8>>,
 ) -> anyhow::Result<(HashMap<Vec<u8>, i32>, Vec<(i32, String)>)> {
     let known = values(masters, "generos_imdb", "id_genero, codigo_imdb")?;
-    let mut numbers: HashMap<Vec<u8>, i32> =
-        known.into_iter().map(|(number, code)| (code.into_bytes(), number)).collect();
+    let mut numbers: HashMap<Vec<u8>, i32> = known
+        .into_iter()
+        .map(|(number, code)| (code.into_bytes(), number))
+        .collect();
     let mut new = Vec::new();
     for code in codes {
         if numbers.contains_key(code) {
@@ -211,10 +233,15 @@ pub fn left(masters: &Masters, node: NodeId) -> anyhow::Result<Left> {
         };
         if row.try_get(1)? {
             let row = client.query_opt("SELECT id_carga, guion FROM imdb_carga.estado", &[])?;
-            left.ready = row.map(|row| Ok::<_, postgres::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?;
+            left.ready = row
+                .map(|row| Ok::<_, postgres::Error>((row.try_get(0)?, row.try_get(1)?)))
+                .transpose()?;
         }
         let rows = client.query("SELECT DISTINCT id_carga FROM public.cargas", &[])?;
-        left.done = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        left.done = rows
+            .iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<_, _>>()?;
         Ok(left)
     })
 }
@@ -258,18 +285,19 @@ pub fn prepare(masters: &Masters, origin: &str, origins: usize) -> anyhow::Resul
 /// When it cannot be asked.
 pub fn clear(masters: &Masters, node: NodeId) -> anyhow::Result<()> {
     masters.run(node, "remove what a load has left", |session| {
-        session.client().batch_execute(include_str!("../../../sql/load_clear.sql"))
+        session
+            .client()
+            .batch_execute(include_str!("../../../sql/load_clear.sql"))
     })
 }
 
 /// The tables of these layouts.
-pub fn tables_of(layouts: impl Iterator<Item = &'static crate::imdb::format::Layout>) -> Vec<&'static str> {
-    layouts.flat_map(|layout| layout.tables.iter().map(|table| table.name)).collect()
-}
-
-/// Every table that some load exchanges.
-pub fn all_tables() -> Vec<&'static str> {
-    tables_of(LAYOUTS.iter())
+pub fn tables_of(
+    layouts: impl Iterator<Item = &'static crate::imdb::format::Layout>,
+) -> Vec<&'static str> {
+    layouts
+        .flat_map(|layout| layout.tables.iter().map(|table| table.name))
+        .collect()
 }
 
 #[cfg(test)]

@@ -28,18 +28,33 @@ pub struct News<'a> {
 /// The statements of the exchange on one master. Pure.
 pub fn script(made: &Definitions, news: &News<'_>) -> String {
     let mut sql: Vec<String> = Vec::new();
-    let mut locked: BTreeSet<String> =
-        made.tables.iter().map(|table| format!("public.{}", table.name)).collect();
+    let mut locked: BTreeSet<String> = made
+        .tables
+        .iter()
+        .map(|table| format!("public.{}", table.name))
+        .collect();
     for key in &made.foreign_keys {
         locked.insert(format!("\"{}\".\"{}\"", key.schema, key.child));
     }
     let locked: Vec<String> = locked.into_iter().collect();
-    sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", locked.join(", ")));
+    sql.push(format!(
+        "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+        locked.join(", ")
+    ));
     sql.extend(made.foreign_keys.iter().map(|key| key.without.clone()));
-    let names = made.tables.iter().map(|table| format!("public.{}", table.name));
-    sql.push(format!("DROP TABLE {}", names.collect::<Vec<_>>().join(", ")));
+    let names = made
+        .tables
+        .iter()
+        .map(|table| format!("public.{}", table.name));
+    sql.push(format!(
+        "DROP TABLE {}",
+        names.collect::<Vec<_>>().join(", ")
+    ));
     for table in &made.tables {
-        sql.push(format!("ALTER TABLE imdb_carga.{} SET SCHEMA public", table.name));
+        sql.push(format!(
+            "ALTER TABLE imdb_carga.{} SET SCHEMA public",
+            table.name
+        ));
     }
     sql.extend(new_values(news));
     sql.push(format!(
@@ -74,10 +89,18 @@ fn quoted<'a>(texts: impl Iterator<Item = &'a str>) -> String {
 /// Values of the catalogues that nobody has had before. A new genre has the same stamp on both masters, as those that come with the
 /// schema.
 fn new_values(news: &News<'_>) -> Vec<String> {
-    let catalogues = [&news.catalogues.types, &news.catalogues.categories, &news.catalogues.professions];
+    let catalogues = [
+        &news.catalogues.types,
+        &news.catalogues.categories,
+        &news.catalogues.professions,
+    ];
     let of_catalogues = catalogues.into_iter().flat_map(|catalogue| {
         let insert = |(number, value): &(i32, String)| {
-            format!("INSERT INTO public.{} VALUES ({number}, {})", catalogue.table, literal(value))
+            format!(
+                "INSERT INTO public.{} VALUES ({number}, {})",
+                catalogue.table,
+                literal(value)
+            )
         };
         catalogue.new.iter().map(insert).collect::<Vec<_>>()
     });
@@ -98,7 +121,10 @@ fn new_values(news: &News<'_>) -> Vec<String> {
 /// Rows of tables that stay, and whose title or person is not there any more: they become rejects. Tables that are none of a file's are
 /// somebody else's, and are left alone.
 fn orphans(made: &Definitions, load: i64) -> Vec<String> {
-    let ours = made.foreign_keys.iter().filter(|key| key.parent_exchanged && !key.child_exchanged);
+    let ours = made
+        .foreign_keys
+        .iter()
+        .filter(|key| key.parent_exchanged && !key.child_exchanged);
     ours.filter_map(|key| {
         let file = filler_of(&key.child).filter(|_| key.schema == "public")?;
         let (child, parent) = key.columns.as_ref()?;
@@ -127,17 +153,27 @@ fn orphans(made: &Definitions, load: i64) -> Vec<String> {
 /// When it cannot be asked.
 pub fn write_down(masters: &Masters, node: NodeId, load: i64, script: &str) -> anyhow::Result<()> {
     let script = script.to_string();
-    masters.run(node, "write down how to exchange the tables", move |session| {
-        let sql = "INSERT INTO imdb_carga.estado VALUES ($1, $2)";
-        session.client().execute(sql, &[&load, &script]).map(drop)
-    })
+    masters.run(
+        node,
+        "write down how to exchange the tables",
+        move |session| {
+            let sql = "INSERT INTO imdb_carga.estado VALUES ($1, $2)";
+            session.client().execute(sql, &[&load, &script]).map(drop)
+        },
+    )
 }
 
 /// Exchanges the tables of one master, as soon as nobody is in the way.
 ///
 /// # Errors
 /// What was in the way for all of [`limits::LOAD_SWAP`].
-pub fn exchange(masters: &Masters, node: NodeId, load: i64, script: &str, origin: &str) -> anyhow::Result<()> {
+pub fn exchange(
+    masters: &Masters,
+    node: NodeId,
+    load: i64,
+    script: &str,
+    origin: &str,
+) -> anyhow::Result<()> {
     let doing = || format!("exchange the tables of {node}");
     let deadline = Instant::now() + limits::LOAD_SWAP;
     loop {

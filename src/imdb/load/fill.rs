@@ -1,0 +1,245 @@
+//! Filling the new tables, beside those that are there.
+
+use super::cells::{self, Bad, Rows};
+use super::known::{Catalogues, Known, Places};
+use super::preflight::{Found, Scan};
+use super::read::{Lines, lines};
+use super::report::{Phase, Progress};
+use super::rows::Reader;
+use super::sink::Sink;
+use super::{Load, stage, swap};
+use crate::cluster::NodeId;
+use crate::imdb::format::{File, Layout, TABLES_MAX};
+use crate::limits;
+use anyhow::{Context, bail};
+use crossbeam_channel::Receiver;
+use std::collections::BTreeSet;
+use std::io;
+use std::thread::Builder;
+use std::time::Instant;
+
+impl Load<'_> {
+    /// Fills the new tables and gives them their keys; returns how they take the place of the old ones.
+    pub(super) fn stage(&mut self, scans: Vec<Scan>) -> anyhow::Result<Vec<(NodeId, String)>> {
+        let names = stage::tables_of(self.layouts());
+        let mut made = Vec::new();
+        for node in self.masters.nodes.clone() {
+            made.push((node, stage::definitions(&self.masters, node, &names)?));
+        }
+        let codes: BTreeSet<Vec<u8>> = scans
+            .iter()
+            .flat_map(|scan| scan.genres.iter().cloned())
+            .collect();
+        let (genres, new_genres) = stage::genres(&self.masters, &codes)?;
+        let mut catalogues = Catalogues {
+            types: stage::catalogue(
+                &self.masters,
+                "tipos_titulo",
+                "id_tipo_titulo::int, tipo_titulo",
+            )?,
+            categories: stage::catalogue(
+                &self.masters,
+                "categorias",
+                "id_categoria::int, categoria",
+            )?,
+            professions: stage::catalogue(
+                &self.masters,
+                "profesiones",
+                "id_profesion::int, profesion",
+            )?,
+            genres,
+        };
+        let mut known = Known::default();
+        if !self.has(File::Titles) {
+            known.titles = stage::ids(&self.masters, "titulos", "id_titulo")?;
+        }
+        if !self.has(File::Names) {
+            known.persons = stage::ids(&self.masters, "personas", "id_persona")?;
+        }
+        stage::prepare(&self.masters, &self.origin, TABLES_MAX + 1)?;
+        self.enter(Phase::Rows);
+        for (index, scan) in scans.into_iter().enumerate() {
+            self.file(index, scan, &mut known, &mut catalogues)?;
+        }
+        self.enter(Phase::Keys);
+        self.keys(&made)?;
+        self.enter(Phase::Swap);
+        let ended = jiff::Timestamp::now().to_string();
+        let news = swap::News {
+            load: self.progress.load,
+            began: &self.began,
+            ended: &ended,
+            files: &self.progress.files,
+            catalogues: &catalogues,
+            genres: &new_genres,
+        };
+        let scripts: Vec<(NodeId, String)> = made
+            .iter()
+            .map(|(node, made)| (*node, swap::script(made, &news)))
+            .collect();
+        // The last moment at which nothing has happened.
+        self.check_interrupt()?;
+        for (node, script) in &scripts {
+            swap::write_down(&self.masters, *node, self.progress.load, script)?;
+        }
+        Ok(scripts)
+    }
+
+    /// Loads one file: a thread reads, this one takes the lines apart, and others send.
+    fn file(
+        &mut self,
+        index: usize,
+        scan: Scan,
+        known: &mut Known,
+        catalogues: &mut Catalogues,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let Found { layout, path, name } = &self.wanted.files[index];
+        let layout: &'static Layout = layout;
+        self.progress.files[index].phase = Phase::Rows;
+        let mut sink = Sink::open(&self.masters, layout, &self.origin)?;
+        let reader = Reader::new(layout, Places::new(scan.scattered), known, catalogues);
+        let mut taker = Taker {
+            load: self.progress.load,
+            reader,
+            line: 0,
+            rejects: Rows::default(),
+        };
+        let file = Lines::open(path).with_context(|| format!("open {name}"))?;
+        for block in blocks_of(file)? {
+            let block = block.with_context(|| format!("read {name}"))?;
+            taker.take(&block, &mut self.progress, index);
+            for table in 0..layout.tables.len() {
+                sink.send(table, std::mem::take(&mut taker.reader.out[table].0))?;
+            }
+            sink.send_rejects(std::mem::take(&mut taker.rejects.0))?;
+            self.progress.files[index].seconds = began.elapsed().as_secs_f64();
+            self.progress.seconds = self.clock.elapsed().as_secs_f64();
+            (self.tell)(&self.progress);
+            self.check_interrupt()?;
+        }
+        let of_file = &mut self.progress.files[index];
+        if of_file.read != scan.rows {
+            bail!(
+                "{name} was changed while it was read: it has {} rows now, and had {}",
+                of_file.read,
+                scan.rows
+            );
+        }
+        let counts = sink.end()?;
+        // The first table of a file has one row per row; those of the crew have lists alone.
+        if layout.file != File::Crew && counts.first() != Some(&of_file.loaded) {
+            bail!(
+                "{name}: {} rows were sent and {:?} have arrived",
+                of_file.loaded,
+                counts.first()
+            );
+        }
+        of_file.seconds = began.elapsed().as_secs_f64();
+        of_file.phase = Phase::Done;
+        Ok(())
+    }
+
+    /// Keys, indexes and statistics, on both masters at once.
+    fn keys(&self, made: &[(NodeId, stage::Definitions)]) -> anyhow::Result<()> {
+        for index in 0..made[0].1.tables.len() {
+            self.check_interrupt()?;
+            let name = made[0].1.tables[index].name.clone();
+            self.masters
+                .all(&format!("make the keys of {name}"), |node| {
+                    let of_node = made.iter().find(|(other, _)| *other == node);
+                    let mut statements =
+                        of_node.map_or(Vec::new(), |(_, made)| made.tables[index].keys.clone());
+                    statements.push(format!("ANALYZE imdb_carga.{name}"));
+                    move |session| {
+                        statements
+                            .iter()
+                            .try_for_each(|statement| session.client().batch_execute(statement))
+                    }
+                })?;
+        }
+        Ok(())
+    }
+}
+
+/// The blocks of a file, read by a thread of its own, which ends when nobody listens any more.
+fn blocks_of(mut file: Lines) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
+    let (blocks, queue) = crossbeam_channel::bounded(limits::LOAD_BLOCKS);
+    Builder::new()
+        .name("load-read".to_string())
+        .spawn(move || {
+            loop {
+                let mut block = Vec::with_capacity(limits::LOAD_BLOCK_BYTES + 4096);
+                let read = match file.next_block(&mut block) {
+                    Ok(false) => break,
+                    Ok(true) => Ok(block),
+                    Err(error) => Err(error),
+                };
+                let failed = read.is_err();
+                if blocks.send(read).is_err() || failed {
+                    break;
+                }
+            }
+        })?;
+    Ok(queue)
+}
+
+/// Takes the lines of a file apart and counts what becomes of them.
+struct Taker<'a> {
+    load: i64,
+    reader: Reader<'a>,
+    /// The number of the last line; the header is the first.
+    line: i64,
+    rejects: Rows,
+}
+
+impl Taker<'_> {
+    fn take(&mut self, block: &[u8], progress: &mut Progress, index: usize) {
+        let of_file = &mut progress.files[index];
+        for line in lines(block) {
+            self.line += 1;
+            if self.line == 1 {
+                continue;
+            }
+            of_file.read += 1;
+            match self.reader.take(line) {
+                Ok(()) => of_file.loaded += 1,
+                Err(bad) => {
+                    of_file.rejected += 1;
+                    *progress.reasons.entry(bad.reason).or_default() += 1;
+                    self.reject(of_file.layout.name, 1, &bad, line);
+                }
+            }
+            let parts = std::mem::take(&mut self.reader.parts);
+            of_file.parts_rejected += parts.len() as u64;
+            for (bad, number) in parts.iter().zip(1..) {
+                *progress.reasons.entry(bad.reason).or_default() += 1;
+                self.reject(of_file.layout.name, number, bad, line);
+            }
+        }
+    }
+
+    /// A row of the table of what was rejected. A column of a row that was loaded names the column; so does a whole row, if it is one
+    /// column's fault, and then that row is in no table.
+    fn reject(&mut self, file: &str, number: i32, bad: &Bad, line: &[u8]) {
+        let mut digits = itoa::Buffer::new();
+        let rows = &mut self.rejects;
+        rows.cell(digits.format(self.load).as_bytes());
+        rows.any_text(file.as_bytes());
+        rows.cell(digits.format(self.line).as_bytes());
+        rows.number(number);
+        match bad.column {
+            "" => rows.cell(cells::NULL),
+            column => rows.any_text(column.as_bytes()),
+        };
+        let detail: String = bad.detail.chars().take(limits::LOAD_DETAIL_CHARS).collect();
+        rows.any_text(bad.reason.in_database().as_bytes());
+        rows.any_text(without_nul(detail.as_bytes()).as_bytes());
+        rows.any_text(without_nul(line).as_bytes()).end();
+    }
+}
+
+/// PostgreSQL cannot hold this one character; its picture stands for it.
+fn without_nul(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).replace('\0', "\u{2400}")
+}
