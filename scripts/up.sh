@@ -30,4 +30,6 @@ elif [ ! -x "$binary" ]; then
   echo "up: there is no $binary, so nothing was started from here" >&2
   exit 1
 fi
+# The first start loads real films, in seconds; LOAD_AT_START= loads none.
+export LOAD_AT_START=${LOAD_AT_START-$PWD/data/sample}
 exec "$binary" "${command[@]}" "${arguments[@]}"

@@ -91,7 +91,18 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Master { node } => launcher::run(&config, node.id()),
         Subcommands::Local(command) => local::run(command, &config, &cli.settings.0),
         Subcommands::Replication(Replication::Setup { at_start, json }) => {
-            replication::report_setup(&config, at_start, json)
+            let code = replication::report_setup(&config, at_start, json)?;
+            if at_start {
+                match imdb::load::at_first_start(&config) {
+                    Ok(loaded) => loaded
+                        .iter()
+                        .for_each(|line| output::say(&format!("load: {line}"))),
+                    Err(error) => {
+                        output::say(&format!("load: ALARM nothing was loaded: {error:#}"))
+                    }
+                }
+            }
+            Ok(code)
         }
         Subcommands::Replication(Replication::Status { json }) => {
             replication::report_status(&config, json)

@@ -65,6 +65,8 @@ pub struct Config {
     pub home: Option<String>,
     /// Folder of PostgreSQL's programs, if one was named.
     pub pg_bin: Option<String>,
+    /// Folder with the files that the first start loads, if one was named.
+    pub load_at_start: Option<String>,
     /// Folder for files that are sent to the API, if one was named.
     pub load_dir: Option<String>,
     pub log_filter: String,
@@ -171,6 +173,7 @@ impl Config {
             data: check.optional("IMDB_HA_DATA"),
             home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
             pg_bin: check.optional("PG_BIN"),
+            load_at_start: check.optional("LOAD_AT_START"),
             load_dir: check.optional("LOAD_DIR"),
             log_filter: check.log_filter(),
             compare_interval: check.compare_interval(),

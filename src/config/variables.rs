@@ -56,6 +56,7 @@ pub const VARIABLES: &[Variable] = &[
     open("PEER_SSLROOTCERT", "", "file with the CA of the masters' certificates, on the masters' own machines; with it they reach each other by TLS alone"),
     open("IMDB_HA_DATA", "", "folder of the local cluster; by default /var/lib/imdb-ha for root, else ~/.local/state/imdb-ha"),
     open("PG_BIN", "", "folder of PostgreSQL's programs; by default under /usr/lib/postgresql, the version that made the data or the newest"),
+    open("LOAD_AT_START", "", "folder with IMDb's files that the first start of a local cluster, or of `replication setup --at-start`, loads; scripts/up.sh loads data/sample"),
     open("LOAD_DIR", "", "folder in which a file that is sent to POST /load is kept while it is loaded; by default that of temporary files"),
     open("COMPARE_INTERVAL", "1h", "time between two comparisons of the masters in the background, such as 90s, 30m or 12h; 0 or off for none"),
     open("BACKUP_CONFIG_DIR", "", "folder with master1/pgbackrest.conf and master2/pgbackrest.conf; without it there are no backups. The local cluster has its own"),

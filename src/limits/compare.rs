@@ -77,3 +77,6 @@ pub const COMPARE_INTERVAL_MAX: Duration = Duration::from_secs(720 * 3_600);
 
 /// Tables that one request may name.
 pub const COMPARE_TABLES_MAX: usize = 1_000;
+
+/// Time in which two masters get level with each other after a load. Both have read much WAL then, and a barrier waits for 30 s itself.
+pub const COMPARE_SETTLE: Duration = Duration::from_secs(60);

@@ -7,6 +7,7 @@ use super::services::{Health, follow, health, make_database, start_api, start_re
 use super::{archive, end, joined, stop};
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
+use crate::imdb::load::at_first_start;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::limits;
 use crate::output::{self, say_with_time as say};
@@ -153,7 +154,9 @@ impl Up<'_> {
         let started = self.start_masters(owner, &programs, &claim);
         self.interrupt.check()?;
         started?;
-        self.join(&Config::check(&self.joined(ports)?)?, &state)?;
+        let joined = Config::check(&self.joined(ports)?)?;
+        self.join(&joined, &state)?;
+        self.load(&joined)?;
 
         claim.release(ports.redis);
         let (child, process) = start_redis(&self.layout, owner, ports.redis)?;
@@ -199,6 +202,18 @@ impl Up<'_> {
             Some(need) => super::tell_need(self.config, need, state),
             None => Err(error),
         }
+    }
+
+    /// Loads what the first start is to load. The cluster is good without it.
+    fn load(&self, joined: &Config) -> anyhow::Result<()> {
+        let config = joined.clone();
+        let loaded = self.interrupt.unless(move || at_first_start(&config));
+        self.interrupt.check()?;
+        match loaded {
+            Ok(loaded) => loaded.iter().for_each(|line| say(&format!("load: {line}"))),
+            Err(error) => say(&format!("load: nothing was loaded: {error:#}")),
+        }
+        Ok(())
     }
 
     /// Makes and starts both masters side by side, and their database.

@@ -82,7 +82,19 @@ impl Sessions {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start_patient(node: NodeId, settings: Settings) -> std::io::Result<Sessions> {
-        Sessions::start_with(node, settings, 1, limits::SETUP_CONNECT)
+        Sessions::start_patient_crew(node, settings, 1)
+    }
+
+    /// Several of them.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start_patient_crew(
+        node: NodeId,
+        settings: Settings,
+        size: u32,
+    ) -> std::io::Result<Sessions> {
+        Sessions::start_with(node, settings, size, limits::SETUP_CONNECT)
     }
 
     fn start_with(

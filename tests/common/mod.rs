@@ -303,6 +303,7 @@ pub fn clean_command_named(program: &str) -> Command {
             "PUBLISHED_",
             "MASTER_SETTINGS",
             "PEER_",
+            "LOAD_",
         ];
         if ours.iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(name);

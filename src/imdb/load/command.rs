@@ -1,5 +1,6 @@
 //! What `imdb-ha load` prints.
 
+use super::masters::Masters;
 use super::report::{Phase, Progress};
 use super::{Wanted, files_in, run};
 use crate::bars::Bar;
@@ -85,4 +86,32 @@ impl Bars {
             bar.end();
         }
     }
+}
+
+/// Loads the files of `LOAD_AT_START` if nothing has ever been loaded; says so in a sentence, if it did.
+///
+/// # Errors
+/// Why nothing was loaded. Whoever starts something goes on without.
+pub fn at_first_start(config: &Config) -> anyhow::Result<Option<String>> {
+    let Some(folder) = config.load_at_start.as_deref() else {
+        return Ok(None);
+    };
+    let masters = Masters::new(config, NodeId::BOTH.to_vec())?;
+    for node in NodeId::BOTH {
+        let was_loaded: bool = masters.run(node, "see whether anything was loaded", |session| {
+            let sql =
+                "SELECT EXISTS (SELECT FROM public.cargas) OR EXISTS (SELECT FROM public.titulos)";
+            session.query(sql, &[])?[0].try_get(0)
+        })?;
+        if was_loaded {
+            return Ok(None);
+        }
+    }
+    let wanted = Wanted {
+        files: files_in(Path::new(folder))?,
+        nodes: NodeId::BOTH.to_vec(),
+        interrupt: None,
+    };
+    let progress = run(config, wanted, &mut |_| ())?;
+    Ok(Some(format!("{folder}: {}", progress.sentence())))
 }

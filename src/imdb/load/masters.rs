@@ -34,7 +34,7 @@ impl Masters {
                 ))
                 .with_option("client_min_messages=warning")
                 .named("imdb-ha load");
-            Ok(Sessions::start(node, settings, size)?)
+            Ok(Sessions::start_patient_crew(node, settings, size)?)
         };
         let both = |timeout, size| -> anyhow::Result<[Sessions; 2]> {
             Ok([
@@ -124,7 +124,7 @@ impl Masters {
     /// # Errors
     /// Why not.
     pub fn is_alive(&self, node: NodeId) -> Result<(), CallError> {
-        let patience = limits::LOAD_BEAT + limits::POOL_WAIT;
+        let patience = limits::LOAD_BEAT + limits::SETUP_CONNECT;
         self.beat[node.index()].run(patience, |session| session.query("SELECT", &[]).map(drop))
     }
 

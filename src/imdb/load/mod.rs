@@ -18,7 +18,7 @@ mod sink;
 mod stage;
 mod swap;
 
-pub use command::report;
+pub use command::{at_first_start, report};
 
 use crate::cluster::NodeId;
 use crate::config::Config;
@@ -211,12 +211,11 @@ impl Load<'_> {
     fn exchange(&mut self, scripts: &[(NodeId, String)]) -> anyhow::Result<()> {
         if self.is_both() {
             // What somebody has written into the old tables must not arrive in the new ones.
-            let settled = compare::settle(self.config).map_err(|error| format!("{error:#}"));
-            if let Err(why) = settled.and_then(|settled| settled) {
+            if let Err(error) = compare::settle(self.config) {
                 self.clear();
-                bail!(
-                    "the masters do not get level with each other, so nothing was changed: {why}"
-                );
+                return Err(error.context(
+                    "the masters do not get level with each other, so nothing was changed",
+                ));
             }
         }
         let origin = format!("{}_0", self.origin);

@@ -75,12 +75,21 @@ impl From<Failure> for anyhow::Error {
     }
 }
 
-/// Waits until each master has applied what the other one has written so far. `Err` inside says what is in the way.
+/// Waits until each master has applied what the other one has written so far.
 ///
 /// # Errors
-/// When a master cannot be asked.
-pub fn settle(config: &Config) -> anyhow::Result<Result<(), String>> {
-    barrier::pass(&Masters::new(config)?)
+/// What is in the way. A master that is only slow to answer, because much is being done there, is asked again for a while.
+pub fn settle(config: &Config) -> anyhow::Result<()> {
+    let masters = Masters::new(config)?;
+    let deadline = Instant::now() + limits::COMPARE_SETTLE;
+    loop {
+        let passed = barrier::pass(&masters);
+        match passed.and_then(|passed| passed.map_err(anyhow::Error::msg)) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => std::thread::sleep(limits::BARRIER_NUDGE),
+        }
+    }
 }
 
 /// Compares the tables of this name, or all of schema public, and tells of each table how many of its
