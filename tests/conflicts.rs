@@ -557,6 +557,7 @@ fn data_of_an_earlier_version_is_taken_over_while_it_is_written() {
             DROP TRIGGER generos_movidas ON public.generos; DROP TRIGGER generos_no_truncar ON public.generos; \
             DROP TRIGGER generos_conciliar ON public.generos; \
             DROP TABLE imdb_ha.borrados, imdb_ha.cambios, imdb_ha.conflictos");
+        pair.run(master, include_str!("fixtures/before-films.sql"));
         pair.run(
             master,
             include_str!("fixtures/conflicts-before-deletions.sql"),
@@ -609,6 +610,7 @@ fn data_of_an_earlier_version_is_taken_over_while_it_is_written() {
         assert!(setup.status.success(), "{setup:?}");
         for part in [
             "schema extended",
+            "migration 1 (imdb) applied",
             "publishes the deletions too",
             "takes the tables",
         ] {

@@ -4,6 +4,7 @@
 use super::reach::Reach;
 use crate::cluster::NodeId;
 use anyhow::Context;
+use postgres::Client;
 
 /// One step of the schema. Numbers count from 1 without gaps; a step that has been published never changes again.
 struct Migration {
@@ -15,6 +16,9 @@ const MIGRATIONS: &[Migration] = &[Migration {
     name: "imdb",
     sql: include_str!("../../sql/migrations/0001_imdb.sql"),
 }];
+
+/// The replication origin of what a migration writes.
+const ORIGIN: &str = "imdb_ha_migracion";
 
 /// What a master has on record of a migration, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,14 +65,16 @@ pub(super) fn apply(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyh
     for (number, migration) in (1i32..).zip(MIGRATIONS).skip(from) {
         let doing = format!("apply migration {number} ({})", migration.name);
         reach.run(node, &doing, move |session| {
-            let mut transaction = session.client().transaction()?;
-            transaction.batch_execute(migration.sql)?;
-            transaction.execute(
-                "INSERT INTO imdb_ha.migraciones (numero, nombre, sha256) VALUES ($1, $2, \
-                 pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to($3, 'UTF8')), 'hex'))",
-                &[&number, &migration.name, &migration.sql],
-            )?;
-            transaction.commit()
+            unsent(session.client(), |client| {
+                let mut transaction = client.transaction()?;
+                transaction.batch_execute(migration.sql)?;
+                transaction.execute(
+                    "INSERT INTO imdb_ha.migraciones (numero, nombre, sha256) VALUES ($1, $2, \
+                     pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to($3, 'UTF8')), 'hex'))",
+                    &[&number, &migration.name, &migration.sql],
+                )?;
+                transaction.commit()
+            })
         })?;
         done.push(format!(
             "{node}: migration {number} ({}) applied",
@@ -76,6 +82,37 @@ pub(super) fn apply(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyh
         ));
     }
     Ok(())
+}
+
+/// Does `work` as if it had come from elsewhere, so that it is not sent to the peer: that makes the rows of a migration by itself, and
+/// may not have their tables yet, at which its apply worker would stop. One session at a time has the origin, as with the set-up's lock.
+fn unsent(
+    client: &mut Client,
+    work: impl FnOnce(&mut Client) -> Result<(), postgres::Error>,
+) -> Result<(), postgres::Error> {
+    // One that an interrupted set-up has left is taken up.
+    client.query(
+        "SELECT pg_catalog.pg_replication_origin_create($1) WHERE pg_catalog.pg_replication_origin_oid($1) IS NULL",
+        &[&ORIGIN],
+    )?;
+    client.query(
+        "SELECT pg_catalog.pg_replication_origin_session_setup($1)",
+        &[&ORIGIN],
+    )?;
+    let worked = work(client);
+    // A server has room for few origins.
+    let ended = client
+        .query(
+            "SELECT pg_catalog.pg_replication_origin_session_reset()",
+            &[],
+        )
+        .and_then(|_| {
+            client.query(
+                "SELECT pg_catalog.pg_replication_origin_drop($1)",
+                &[&ORIGIN],
+            )
+        });
+    worked.and(ended.map(drop))
 }
 
 /// How many migrations a master has, if they are the first of ours.

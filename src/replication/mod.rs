@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod compare;
 mod conninfo;
+mod equal;
 mod migrations;
 mod plan;
 mod reach;

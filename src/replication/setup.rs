@@ -3,7 +3,9 @@
 //! about it is decided by [`plan`], and only what is missing is made. A slot that is gone is never
 //! made anew, because what it held is lost and nobody would notice.
 
+use super::compare;
 use super::conninfo::{ROLE, connection_string, try_link};
+use super::equal;
 pub use super::plan::NeedsRejoin;
 use super::plan::{Found, Link, Step, Subscription, in_need, literal, plan, statement};
 pub use super::reach::{Reach, begin};
@@ -60,8 +62,9 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     // A new slot knows nothing of what was written before it.
     let new = |step: &Step| matches!(step, Step::Create { create_slot: true });
     let joins = plans.iter().any(|(_, _, steps)| steps.iter().any(new));
+    let masters = compare::Masters::new(config)?;
     if joins {
-        wait_until_equal(&reach, Duration::ZERO)?;
+        equal::wait(&masters, Duration::ZERO)?;
     }
     for (link, connection, steps) in plans {
         for step in steps {
@@ -79,7 +82,7 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     }
     if joins {
         // Whatever was written between the comparison and the slots is on one master only.
-        wait_until_equal(&reach, limits::JOIN_PATIENCE)?;
+        equal::wait(&masters, limits::JOIN_PATIENCE)?;
     }
     for node in NodeId::BOTH {
         tell_the_peer(&reach, node)?;
@@ -365,32 +368,4 @@ pub(super) fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
         copying,
         unfinished,
     })
-}
-
-/// A new link copies nothing, so the rows must be equal before it, and soon after it.
-fn wait_until_equal(reach: &Reach, patience: Duration) -> anyhow::Result<()> {
-    let sum = |node: NodeId| {
-        reach.run(node, "compare generos", |session| {
-            let row = session
-                .client()
-                .query_one(include_str!("../../sql/sum.sql"), &[])?;
-            Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, String>(1)?))
-        })
-    };
-    let deadline = Instant::now() + patience;
-    loop {
-        let (first, second) = (sum(NodeId::Master1)?, sum(NodeId::Master2)?);
-        if first == second {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            bail!(
-                "generos differs ({} rows on master1, {} on master2) and joining the masters copies \
-                 nothing; `imdb-ha rejoin NODE` makes one anew from the other",
-                first.0,
-                second.0
-            );
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }

@@ -204,7 +204,7 @@ fn measure(
 
 /// Connects to both masters before anything is read. A busy master can take longer for it than the pool
 /// waits, so one miss is not the end.
-fn connect(masters: &Masters) -> anyhow::Result<()> {
+pub(super) fn connect(masters: &Masters) -> anyhow::Result<()> {
     let mut tries = 0;
     loop {
         tries += 1;

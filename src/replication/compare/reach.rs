@@ -85,7 +85,7 @@ impl Masters {
     }
 
     /// The same, within another time.
-    pub(super) fn both_within<T, W>(
+    pub(in crate::replication) fn both_within<T, W>(
         &self,
         patience: Duration,
         doing: &str,

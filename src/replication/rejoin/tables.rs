@@ -68,7 +68,8 @@ fn list(reach: &Reach, node: NodeId) -> anyhow::Result<Vec<Table>> {
 /// table nor the type of a column matters.
 pub(super) fn only_on(reach: &Reach, node: NodeId, tables: &[Table]) -> anyhow::Result<i64> {
     let mut count = 0;
-    for table in tables.iter().filter(|table| table.schema == "public") {
+    let wanted = |table: &&Table| table.schema == "public" && table.name != MADE_ANEW;
+    for table in tables.iter().filter(wanted) {
         let of_table = only_in(reach, node, table);
         // The session goes on to be used, whatever came of this.
         reach.run(node, "end the reading", |session| {
@@ -78,6 +79,10 @@ pub(super) fn only_on(reach: &Reach, node: NodeId, tables: &[Table]) -> anyhow::
     }
     Ok(count)
 }
+
+/// Rows that are nobody's loss: a master that has lost its data begins with all codes of the genres, also of those that have been deleted since,
+/// and the next load makes what is missing.
+const MADE_ANEW: &str = "public.generos_imdb";
 
 fn only_in(reach: &Reach, node: NodeId, table: &Table) -> anyhow::Result<i64> {
     let doing = format!("read {}", table.name);
