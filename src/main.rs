@@ -14,6 +14,7 @@ mod genres;
 mod health;
 mod history;
 mod http;
+mod imdb;
 mod interrupt;
 mod launcher;
 mod lease;

@@ -8,6 +8,7 @@ use crate::conflicts::Conflicts;
 use crate::dispatch::Dispatch;
 use crate::genres::Store;
 use crate::http::{self, App};
+use crate::imdb::queries::Films;
 use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
 use crate::standby::Standby;
@@ -117,6 +118,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         supervisor.clone(),
         sessions.clone(),
     ));
+    let films = Films::new(Arc::clone(&dispatch));
     let store = Store::start(dispatch, config.use_sequence).context("start the write lane")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let backups = keeper::start(config, Arc::clone(&board)).context("start the backups")?;
@@ -125,6 +127,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         board,
         supervisor,
         store,
+        films,
         conflicts: Conflicts::new(sessions),
         history,
         config,

@@ -16,6 +16,7 @@ pub mod messages;
 mod metrics;
 pub mod router;
 pub mod server;
+mod titulos;
 mod turns;
 
 use crate::backup::keeper::Keeper;
@@ -25,6 +26,7 @@ use crate::config::Config;
 use crate::conflicts::Conflicts;
 use crate::genres::Store;
 use crate::history::History;
+use crate::imdb::queries::Films;
 use crate::limits;
 use crate::quiet::Quiet;
 use crate::supervisor::Supervisor;
@@ -39,6 +41,7 @@ pub struct App {
     pub board: Arc<Board>,
     pub supervisor: Supervisor,
     pub store: Store,
+    pub films: Films,
     pub conflicts: Conflicts,
     pub history: History,
     pub config: Arc<Config>,

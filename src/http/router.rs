@@ -2,7 +2,7 @@
 
 use super::messages as msg;
 use super::{App, Done, Problem, Reply, Req};
-use super::{backups, commands, compare, conflicts, create, handlers, metrics};
+use super::{backups, commands, compare, conflicts, create, handlers, metrics, titulos};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,10 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/generos/{id}", Access::Anyone, Place::Worker, handlers::read, "one genre"),
     route("PUT", "/generos/{id}", Access::Anyone, Place::WriterWithBody, handlers::update, "renames one genre"),
     route("DELETE", "/generos/{id}", Access::Anyone, Place::Writer, handlers::delete, "deletes one genre"),
+    route("GET", "/generos/{id}/titulos", Access::Anyone, Place::Worker, titulos::of_genre, "the titles of one genre, with the parameters of `/titulos`"),
+    route("GET", "/titulos", Access::Anyone, Place::Worker, titulos::list, "titles by words, genre, years, type and votes, sorted; see [Films](#films)"),
+    route("GET", "/titulos/{id}", Access::Anyone, Place::Worker, titulos::read, "one title, `tt0111161` or `111161`, with ratings, directors, writers and cast"),
+    route("GET", "/personas/{id}", Access::Anyone, Place::Worker, titulos::person, "one person, `nm0000151` or `151`, with a page of films: `?limit=`, `?after=`"),
     route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves, else 500"),
     route("GET", "/active-node", Access::Anyone, Place::Front, handlers::active_node, "the master that serves, or served last"),
     route("GET", "/status", Access::Anyone, Place::Front, handlers::status, "everything the program knows"),

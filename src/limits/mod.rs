@@ -3,10 +3,12 @@
 
 mod backup;
 mod compare;
+mod films;
 mod server;
 
 pub use backup::*;
 pub use compare::*;
+pub use films::*;
 pub use server::*;
 
 use std::time::Duration;

@@ -1,0 +1,5 @@
+//! The films: tables in the shape of IMDb's files.
+
+pub mod ids;
+pub mod queries;
+pub mod search;
