@@ -70,6 +70,10 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
     let statement_timeout = Duration::from_millis(crate::limits::STATEMENT_TIMEOUT_MS);
     let open = |node: NodeId| -> anyhow::Result<Sessions> {
         let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        // A request takes milliseconds, in which neither other processes nor compiled code pay; and many come at once.
+        let settings = settings
+            .with_option("max_parallel_workers_per_gather=0")
+            .with_option("jit=off");
         Sessions::start(node, settings, config.pool_size).context("start the sessions")
     };
     let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];

@@ -74,6 +74,8 @@ pub struct Reply {
 #[derive(Debug)]
 pub enum Body {
     Json(Value),
+    /// JSON that is written already.
+    Written(String),
     Text(String),
 }
 
@@ -97,6 +99,15 @@ impl Reply {
         Reply {
             status,
             body: Body::Json(body),
+            headers: Vec::new(),
+        }
+    }
+
+    /// A success in JSON that is written already: PostgreSQL's, which need not be read here to be sent.
+    pub fn written(body: String) -> Reply {
+        Reply {
+            status: 200,
+            body: Body::Written(body),
             headers: Vec::new(),
         }
     }

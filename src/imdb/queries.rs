@@ -42,8 +42,8 @@ pub struct Page {
 #[derive(Debug)]
 pub struct Person {
     pub person: String,
-    /// Titles as JSON, up to one more than was asked for.
-    pub films: Vec<String>,
+    /// Titles with their ids, as JSON.
+    pub films: Vec<(i32, String)>,
 }
 
 const GENERO: &str = "SELECT id_genero FROM public.generos WHERE id_genero = $1::int4";
@@ -97,9 +97,10 @@ impl Films {
         self.dispatch.call(Kind::Read, deadline, move |session, _| {
             let rows = session.query(PERSON, &[&id, &below, &limit, &limits::PARTS_MAX])?;
             let person = rows.first().map(|row| {
+                let (ids, films): (Vec<i32>, Vec<String>) = (row.try_get(1)?, row.try_get(2)?);
                 Ok(Person {
                     person: row.try_get(0)?,
-                    films: row.try_get(1)?,
+                    films: ids.into_iter().zip(films).collect(),
                 })
             });
             person.transpose()

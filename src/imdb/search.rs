@@ -118,6 +118,12 @@ pub enum Part {
     Without,
 }
 
+const TITLES: &str = "public.titulos AS t";
+const RATED: &str =
+    "public.calificaciones AS c JOIN public.titulos AS t ON t.id_titulo = c.id_titulo";
+const UNRATED: &str =
+    "NOT EXISTS (SELECT FROM public.calificaciones AS c WHERE c.id_titulo = t.id_titulo)";
+
 /// What the names in a search stand for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Resolved {
@@ -209,7 +215,9 @@ impl Search {
     /// The statement for up to `limit` ids of one part with the whole values of the key, and its parameters, which are texts. Whatever
     /// else is in it is a number.
     pub fn statement(&self, part: Part, resolved: Resolved, limit: i64) -> (String, Vec<String>) {
-        let (from, id, mut wheres) = self.source(part);
+        let (from, id, of_part) = self.source(part);
+        let mut from = from.to_string();
+        let mut wheres: Vec<String> = of_part.iter().map(|text| text.to_string()).collect();
         let mut joins = String::new();
         if let Some(genero) = resolved.genero {
             let on = "g.id_titulo = t.id_titulo AND g.id_genero";
@@ -228,7 +236,14 @@ impl Search {
         ];
         wheres.extend(bounds.into_iter().flatten());
         let (words, parameters) = self.words.condition();
-        wheres.extend(words);
+        match (part, words) {
+            // What no known title has may yet be common, in titles of an age: all of them are looked up, since a walk that waits for the
+            // next one could go through the whole table.
+            (Part::Without, Some(words)) => {
+                from = format!("(SELECT t.* FROM {TITLES} WHERE {words} OFFSET 0) AS t");
+            }
+            (_, words) => wheres.extend(words),
+        }
         let columns: Vec<&str> = match part {
             Part::With => self.order.columns().iter().map(|(name, _)| *name).collect(),
             Part::Without => Vec::new(),
@@ -269,21 +284,12 @@ impl Search {
     }
 
     /// Where the titles of a part come from, the id in it, and what makes them those of the part.
-    fn source(&self, part: Part) -> (&'static str, &'static str, Vec<String>) {
-        let titles = "public.titulos AS t";
+    fn source(&self, part: Part) -> (&'static str, &'static str, Option<&'static str>) {
         match (self.order.key, part) {
-            (Key::Votos | Key::Promedio, Part::With) => (
-                "public.calificaciones AS c JOIN public.titulos AS t ON t.id_titulo = c.id_titulo",
-                "c.id_titulo",
-                vec![],
-            ),
-            (Key::Votos | Key::Promedio, Part::Without) => (
-                titles,
-                "t.id_titulo",
-                vec!["NOT EXISTS (SELECT FROM public.calificaciones AS c WHERE c.id_titulo = t.id_titulo)".to_string()],
-            ),
-            (Key::Anio, Part::With) => (titles, "t.id_titulo", vec!["t.anio_inicio IS NOT NULL".to_string()]),
-            (Key::Anio, Part::Without) => (titles, "t.id_titulo", vec!["t.anio_inicio IS NULL".to_string()]),
+            (Key::Votos | Key::Promedio, Part::With) => (RATED, "c.id_titulo", None),
+            (Key::Votos | Key::Promedio, Part::Without) => (TITLES, "t.id_titulo", Some(UNRATED)),
+            (Key::Anio, Part::With) => (TITLES, "t.id_titulo", Some("t.anio_inicio IS NOT NULL")),
+            (Key::Anio, Part::Without) => (TITLES, "t.id_titulo", Some("t.anio_inicio IS NULL")),
         }
     }
 }
@@ -458,6 +464,12 @@ mod tests {
             assert!(sql.contains(part), "{part} is not in {sql}");
         }
         assert_eq!(parameters, ["the dark", "kni"]);
+        let (sql, _) = Search {
+            after: None,
+            ..full
+        }
+        .statement(Part::Without, resolved, 2);
+        assert!(sql.contains("OFFSET 0) AS t JOIN"), "{sql}");
         let (sql, _) = search("-anio").statement(Part::Without, Resolved::default(), 2);
         assert!(
             sql.ends_with("ORDER BY t.anio_inicio ASC, t.id_titulo ASC LIMIT 2"),
