@@ -9,6 +9,7 @@ use crate::dispatch::Dispatch;
 use crate::genres::Store;
 use crate::http::{self, App};
 use crate::imdb::jobs::Jobs;
+use crate::imdb::queries::Films;
 use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
 use crate::standby::Standby;
@@ -70,6 +71,10 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
     let statement_timeout = Duration::from_millis(crate::limits::STATEMENT_TIMEOUT_MS);
     let open = |node: NodeId| -> anyhow::Result<Sessions> {
         let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        // A request takes milliseconds, in which neither other processes nor compiled code pay; and many come at once.
+        let settings = settings
+            .with_option("max_parallel_workers_per_gather=0")
+            .with_option("jit=off");
         Sessions::start(node, settings, config.pool_size).context("start the sessions")
     };
     let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];
@@ -118,6 +123,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         supervisor.clone(),
         sessions.clone(),
     ));
+    let films = Films::new(Arc::clone(&dispatch));
     let store = Store::start(dispatch, config.use_sequence).context("start the write lane")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let backups = keeper::start(config, Arc::clone(&board)).context("start the backups")?;
@@ -127,6 +133,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         board,
         supervisor,
         store,
+        films,
         conflicts: Conflicts::new(sessions),
         history,
         config,

@@ -101,6 +101,7 @@ pub(super) fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<
 pub(super) fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
     let (kind, text) = match &reply.body {
         Body::Json(value) => ("application/json; charset=utf-8", format!("{value}\n")),
+        Body::Written(json) => ("application/json; charset=utf-8", format!("{json}\n")),
         Body::Text(text) => ("text/plain; version=0.0.4; charset=utf-8", text.clone()),
     };
     let mut response = Response::from_data(text).with_status_code(reply.status);

@@ -35,6 +35,12 @@ messages! {
     ID_MISMATCH: "id_mismatch", 400,
         "El 'id_genero' del cuerpo no es el de la ruta.",
         "The 'id_genero' of the body is not that of the path.";
+    TCONST_INVALID: "tconst_invalid", 400,
+        "El id de un título es como tt0111161, o solo su número, de 1 a 2147483647.",
+        "A title's id is like tt0111161, or its number alone, from 1 to 2147483647.";
+    NCONST_INVALID: "nconst_invalid", 400,
+        "El id de una persona es como nm0000151, o solo su número, de 1 a 2147483647.",
+        "A person's id is like nm0000151, or its number alone, from 1 to 2147483647.";
     BODY_INVALID: "body_invalid", 400,
         "El cuerpo no es JSON válido: {}.",
         "The body is not valid JSON: {}.";
@@ -77,6 +83,12 @@ messages! {
     GENERO_NOT_FOUND: "genero_not_found", 404,
         "No existe un género con id_genero {}.",
         "There is no genre with id_genero {}.";
+    TITULO_NOT_FOUND: "titulo_not_found", 404,
+        "No existe un título {}.",
+        "There is no title {}.";
+    PERSONA_NOT_FOUND: "persona_not_found", 404,
+        "No existe una persona {}.",
+        "There is no person {}.";
     BACKUP_NOT_FOUND: "backup_not_found", 404,
         "No existe esa copia de seguridad de {}.",
         "There is no such backup of {}.";

@@ -18,6 +18,7 @@ pub mod messages;
 mod metrics;
 pub mod router;
 pub mod server;
+mod titulos;
 mod turns;
 
 use crate::backup::keeper::Keeper;
@@ -28,6 +29,7 @@ use crate::conflicts::Conflicts;
 use crate::genres::Store;
 use crate::history::History;
 use crate::imdb::jobs::Jobs;
+use crate::imdb::queries::Films;
 use crate::limits;
 use crate::quiet::Quiet;
 use crate::supervisor::Supervisor;
@@ -42,6 +44,7 @@ pub struct App {
     pub board: Arc<Board>,
     pub supervisor: Supervisor,
     pub store: Store,
+    pub films: Films,
     pub conflicts: Conflicts,
     pub history: History,
     pub config: Arc<Config>,
@@ -75,6 +78,8 @@ pub struct Reply {
 #[derive(Debug)]
 pub enum Body {
     Json(Value),
+    /// JSON that is written already.
+    Written(String),
     Text(String),
 }
 
@@ -98,6 +103,15 @@ impl Reply {
         Reply {
             status,
             body: Body::Json(body),
+            headers: Vec::new(),
+        }
+    }
+
+    /// A success in JSON that is written already: PostgreSQL's, which need not be read here to be sent.
+    pub fn written(body: String) -> Reply {
+        Reply {
+            status: 200,
+            body: Body::Written(body),
             headers: Vec::new(),
         }
     }

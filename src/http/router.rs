@@ -2,7 +2,7 @@
 
 use super::messages as msg;
 use super::{App, Done, Problem, Reply, Req};
-use super::{backups, commands, compare, conflicts, create, handlers, load, metrics};
+use super::{backups, commands, compare, conflicts, create, handlers, load, metrics, titulos};
 use std::fs::File;
 
 /// Who may use a route.
@@ -99,6 +99,10 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/generos/{id}", Access::Anyone, Place::Worker, handlers::read, "one genre"),
     route("PUT", "/generos/{id}", Access::Anyone, Place::WriterWithBody, handlers::update, "renames one genre"),
     route("DELETE", "/generos/{id}", Access::Anyone, Place::Writer, handlers::delete, "deletes one genre"),
+    route("GET", "/generos/{id}/titulos", Access::Anyone, Place::Worker, titulos::of_genre, "the titles of one genre, with the parameters of `/titulos`"),
+    route("GET", "/titulos", Access::Anyone, Place::Worker, titulos::list, "titles by words, genre, years, type and votes, sorted; see [Films](#films)"),
+    route("GET", "/titulos/{id}", Access::Anyone, Place::Worker, titulos::read, "one title, `tt0111161` or `111161`, with ratings, directors, writers and cast"),
+    route("GET", "/personas/{id}", Access::Anyone, Place::Worker, titulos::person, "one person, `nm0000151` or `151`, with a page of films: `?limit=`, `?after=`"),
     Route { method: "POST", path: "/load", access: Access::Admin, place: Place::Upload, handler: Handler::File(load::begin), about: "loads the body, one of IMDb's files (.tsv or .tsv.gz), into both masters; answers 202 with the job" },
     route("GET", "/load/{id}", Access::Anyone, Place::Front, load::job, "how far a load is, or what came of it"),
     route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves, else 500"),

@@ -1,5 +1,8 @@
-//! The films: IMDb's files and how they get into both masters.
+//! The films: IMDb's files, how they get into both masters, and what is asked of them.
 
 pub mod format;
+pub mod ids;
 pub mod jobs;
 pub mod load;
+pub mod queries;
+pub mod search;

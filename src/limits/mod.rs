@@ -3,11 +3,13 @@
 
 mod backup;
 mod compare;
+mod films;
 mod load;
 mod server;
 
 pub use backup::*;
 pub use compare::*;
+pub use films::*;
 pub use load::*;
 pub use server::*;
 

@@ -1,0 +1,318 @@
+//! How long searches, titles and persons take over HTTP, with 16 connections that each send the next request when the last one is
+//! answered. What is asked for is picked from the films that the API shows. Run it by scripts/bench-queries.sh.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use common::Cluster;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use url::form_urlencoded::byte_serialize;
+
+const CLIENTS: u64 = 16;
+
+/// Time before counting, in which connections are made and statements prepared.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// Titles of the films that are made when there is no API to ask: with 8 participations each, 5 million of these.
+const TITLES: u64 = 630_000;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    let address = arguments
+        .iter()
+        .find_map(|word| word.strip_prefix("http://"));
+    let mut numbers = arguments.iter().filter_map(|word| word.parse().ok());
+    let seconds = numbers.next().unwrap_or(20).clamp(1, 600);
+    let Some(address) = address else {
+        let cluster = Cluster::start();
+        let titles = numbers.next().unwrap_or(TITLES).clamp(1_000, 20_000_000);
+        let data = include_str!("data.sql").replace("{{titulos}}", &titles.to_string());
+        let began = Instant::now();
+        let mut sql = cluster.sql("master1");
+        sql.batch_execute(&data).expect("the films");
+        println!("{titles} titles made in {} s", began.elapsed().as_secs());
+        return measure(
+            cluster.api.strip_prefix("http://").expect("an address"),
+            seconds,
+        );
+    };
+    measure(address.trim_end_matches('/'), seconds);
+}
+
+/// The requests of one kind.
+struct Kind {
+    name: &'static str,
+    /// Of a hundred requests.
+    share: u64,
+    paths: Vec<String>,
+}
+
+fn measure(address: &str, seconds: u64) {
+    let kinds = kinds(address);
+    let times: Vec<Mutex<Vec<Duration>>> = kinds.iter().map(|_| Mutex::default()).collect();
+    std::thread::scope(|scope| {
+        for number in 1..=CLIENTS {
+            let (kinds, times) = (&kinds, &times);
+            scope
+                .spawn(move || client(address, number, Duration::from_secs(seconds), kinds, times));
+        }
+    });
+    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
+    println!("{CLIENTS} connections for {seconds} s on {cores} cores");
+    let mut all = 0;
+    for (kind, times) in kinds.iter().zip(times) {
+        let mut times = times.into_inner().expect("the times");
+        assert!(!times.is_empty(), "no request of kind {}", kind.name);
+        times.sort_unstable();
+        all += times.len();
+        let at = |part: usize| {
+            times[(times.len() * part / 100).min(times.len() - 1)].as_secs_f64() * 1_000.0
+        };
+        let (count, median, slow, worst) = (times.len(), at(50), at(99), at(100));
+        println!(
+            "{:32} {count:7}   median {median:6.2} ms   p99 {slow:6.2} ms   worst {worst:6.2} ms",
+            kind.name
+        );
+    }
+    println!(
+        "{:32} {all:7}   {:.0} per second",
+        "all",
+        all as f64 / seconds as f64
+    );
+}
+
+/// What is asked for, from the best known titles of each genre and decade.
+fn kinds(address: &str) -> Vec<Kind> {
+    let mut connection = Connection::open(address);
+    let mut titles: Vec<(String, String)> = Vec::new();
+    let mut filters = Vec::new();
+    for genero in 1..=28 {
+        for decade in (1900..2030).step_by(10) {
+            let last = decade + 9;
+            let path = format!("/titulos?genero={genero}&desde={decade}&hasta={last}");
+            let answer = connection.json(&format!("{path}&limit=100"));
+            let rows = answer["data"].as_array().expect("a page");
+            titles.extend(rows.iter().map(|row| {
+                let text = |name: &str| row[name].as_str().unwrap_or_default().to_string();
+                (text("tconst"), text("titulo_principal"))
+            }));
+            filters.push(path);
+        }
+    }
+    titles.sort();
+    titles.dedup();
+    assert!(
+        titles.len() > 10,
+        "the API at {address} shows no films; load some first"
+    );
+    let mut random = Random(7);
+    let mut searches = [const { Vec::new() }; 3];
+    let mut persons = BTreeSet::new();
+    for index in 0..4_000 {
+        let (tconst, title) = &titles[random.below(titles.len())];
+        let words: Vec<&str> = title
+            .split(|letter: char| !letter.is_alphanumeric())
+            .filter(|word| word.chars().count() > 2)
+            .collect();
+        if !words.is_empty() {
+            let one = words[random.below(words.len())];
+            let other = words[random.below(words.len())];
+            let half: String = one
+                .chars()
+                .take(one.chars().count().div_ceil(2).max(3))
+                .collect();
+            searches[0].push(format!("/titulos?q={}", encoded(&format!("{one} {other}"))));
+            searches[1].push(format!("/titulos?q={}", encoded(one)));
+            searches[2].push(format!("/titulos?q={}", encoded(&format!("{half}*"))));
+        }
+        if index % 10 == 0 {
+            let title = connection.json(&format!("/titulos/{tconst}"));
+            let cast = title["data"]["reparto"].as_array().expect("a cast");
+            persons.extend(
+                cast.iter()
+                    .filter_map(|row| row["nconst"].as_str().map(String::from)),
+            );
+        }
+    }
+    for tipo in ["movie", "tvSeries", "videoGame"] {
+        for orden in ["votos", "promedio", "anio", "-anio"] {
+            filters.push(format!("/titulos?tipo={tipo}&orden={orden}"));
+            filters.push(format!(
+                "/titulos?tipo={tipo}&orden={orden}&votos=1000&desde=1980"
+            ));
+        }
+    }
+    let [two, one, prefix] = searches;
+    let pages = titles
+        .iter()
+        .map(|(tconst, _)| format!("/titulos/{tconst}"));
+    let persons = persons.iter().map(|nconst| format!("/personas/{nconst}"));
+    vec![
+        Kind {
+            name: "search, two words of a title",
+            share: 25,
+            paths: two,
+        },
+        Kind {
+            name: "search, one word",
+            share: 10,
+            paths: one,
+        },
+        Kind {
+            name: "search, beginning of a word",
+            share: 5,
+            paths: prefix,
+        },
+        Kind {
+            name: "filters and orders",
+            share: 10,
+            paths: filters,
+        },
+        Kind {
+            name: "title",
+            share: 40,
+            paths: pages.collect(),
+        },
+        Kind {
+            name: "person",
+            share: 10,
+            paths: persons.collect(),
+        },
+    ]
+}
+
+fn encoded(text: &str) -> String {
+    byte_serialize(text.as_bytes()).collect()
+}
+
+/// Life of one client: the time of each request after the warm-up, by its kind.
+fn client(
+    address: &str,
+    number: u64,
+    time: Duration,
+    kinds: &[Kind],
+    times: &[Mutex<Vec<Duration>>],
+) {
+    let mut connection = Connection::open(address);
+    let mut random = Random(number * 7_919);
+    let mut own = vec![Vec::new(); kinds.len()];
+    let began = Instant::now();
+    while began.elapsed() < WARM_UP + time {
+        let mut share = random.below(100) as u64;
+        let index = kinds.iter().position(|kind| {
+            let chosen = share < kind.share;
+            share = share.saturating_sub(kind.share);
+            chosen
+        });
+        let index = index.expect("the shares are a hundred");
+        let paths = &kinds[index].paths;
+        let sent = Instant::now();
+        connection.get(&paths[random.below(paths.len())]);
+        if began.elapsed() > WARM_UP {
+            own[index].push(sent.elapsed());
+        }
+    }
+    for (times, own) in times.iter().zip(own) {
+        times.lock().expect("the times").extend(own);
+    }
+}
+
+/// Numbers that are the same in each run: xorshift.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
+/// A connection that is kept.
+struct Connection {
+    stream: TcpStream,
+    answers: BufReader<TcpStream>,
+    body: Vec<u8>,
+}
+
+impl Connection {
+    fn open(address: &str) -> Connection {
+        let stream = TcpStream::connect(address)
+            .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+        stream.set_nodelay(true).expect("no delay");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a time limit");
+        let answers = BufReader::new(stream.try_clone().expect("a copy"));
+        Connection {
+            stream,
+            answers,
+            body: Vec::new(),
+        }
+    }
+
+    /// Gets `path`, which must succeed; the body is in `body` then.
+    fn get(&mut self, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).expect("send");
+        let status = self.line();
+        let (mut length, mut chunked) = (0, false);
+        loop {
+            let line = self.line();
+            if line.is_empty() {
+                break;
+            }
+            let line = line.to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().expect("a length");
+            }
+            chunked |= line == "transfer-encoding: chunked";
+        }
+        self.body.clear();
+        if chunked {
+            loop {
+                let size = usize::from_str_radix(&self.line(), 16).expect("a size");
+                self.read(size);
+                self.line();
+                if size == 0 {
+                    break;
+                }
+            }
+        } else {
+            self.read(length);
+        }
+        let said = String::from_utf8_lossy(&self.body);
+        assert!(
+            status.starts_with("HTTP/1.1 200"),
+            "{path}: {status} {said}"
+        );
+    }
+
+    fn json(&mut self, path: &str) -> Value {
+        self.get(path);
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("a line");
+        line.trim_end().to_string()
+    }
+
+    fn read(&mut self, length: usize) {
+        let had = self.body.len();
+        self.body.resize(had + length, 0);
+        self.answers
+            .read_exact(&mut self.body[had..])
+            .expect("a body");
+    }
+}

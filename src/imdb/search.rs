@@ -1,0 +1,479 @@
+//! A search over the titles, and the statements that it takes. Each names only what was asked for and is planned with the values, so
+//! that PostgreSQL knows how common a word, a genre or a year is: for a common one it walks an index in the order of the answer
+//! and stops when the page is full, for a rare one it looks up all of it and sorts that.
+//!
+//! An order has two parts. First come the titles that have what it goes by, then those that have none, by id. Each part is one
+//! walk of one index, so the second is a statement of its own, and only sent when the first has ended.
+
+use std::fmt::Write;
+
+/// What is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    pub words: Words,
+    pub genero: Option<Genero>,
+    /// First and last year of `anio_inicio`.
+    pub desde: Option<i16>,
+    pub hasta: Option<i16>,
+    /// A type, such as `movie`.
+    pub tipo: Option<String>,
+    /// The least number of votes; titles without a rating have none.
+    pub votos: Option<i32>,
+    pub order: Order,
+    /// The place after which the page begins.
+    pub after: Option<Place>,
+    pub limit: i64,
+}
+
+/// Words that must all be in a title.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Whole ones, with spaces between.
+    pub whole: String,
+    /// Beginnings of words.
+    pub prefixes: Vec<String>,
+}
+
+/// A genre, by its id or by IMDb's name for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Genero {
+    Id(i32),
+    Code(String),
+}
+
+/// What the answer is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    Votos,
+    Promedio,
+    Anio,
+}
+
+/// A key, and whether the lowest comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub key: Key,
+    pub ascending: bool,
+}
+
+/// Every order, by its name.
+pub const ORDERS: &[(&str, Order)] = &[
+    (
+        "votos",
+        Order {
+            key: Key::Votos,
+            ascending: false,
+        },
+    ),
+    (
+        "-votos",
+        Order {
+            key: Key::Votos,
+            ascending: true,
+        },
+    ),
+    (
+        "promedio",
+        Order {
+            key: Key::Promedio,
+            ascending: false,
+        },
+    ),
+    (
+        "-promedio",
+        Order {
+            key: Key::Promedio,
+            ascending: true,
+        },
+    ),
+    (
+        "anio",
+        Order {
+            key: Key::Anio,
+            ascending: false,
+        },
+    ),
+    (
+        "-anio",
+        Order {
+            key: Key::Anio,
+            ascending: true,
+        },
+    ),
+];
+
+/// A place in an order: the values of its key, in tenths for `promedio`, and the id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub order: Order,
+    /// None for a title that does not have what the order goes by.
+    pub values: Option<Vec<i32>>,
+    pub id: i32,
+}
+
+/// The two parts of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    With,
+    Without,
+}
+
+const TITLES: &str = "public.titulos AS t";
+const RATED: &str =
+    "public.calificaciones AS c JOIN public.titulos AS t ON t.id_titulo = c.id_titulo";
+const UNRATED: &str =
+    "NOT EXISTS (SELECT FROM public.calificaciones AS c WHERE c.id_titulo = t.id_titulo)";
+
+/// What the names in a search stand for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resolved {
+    pub genero: Option<i32>,
+    pub tipo: Option<i16>,
+}
+
+impl Order {
+    pub const DEFAULT: Order = Order {
+        key: Key::Votos,
+        ascending: false,
+    };
+
+    /// The order with this name.
+    pub fn named(name: &str) -> Option<Order> {
+        let found = ORDERS.iter().find(|(known, _)| *known == name);
+        found.map(|(_, order)| *order)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let found = ORDERS.iter().find(|(_, order)| *order == self);
+        found.map_or("", |(name, _)| name)
+    }
+
+    /// The columns of the key, and by what a value of theirs is multiplied to be whole.
+    fn columns(self) -> &'static [(&'static str, i32)] {
+        match self.key {
+            Key::Votos => &[("c.votos", 1)],
+            // Of equal means, the one of more votes says more.
+            Key::Promedio => &[("c.promedio", 10), ("c.votos", 1)],
+            Key::Anio => &[("t.anio_inicio", 1)],
+        }
+    }
+}
+
+impl Place {
+    /// The place as a client gets and returns it: the order, the values and the id, with `_` between.
+    pub fn text(&self) -> String {
+        let mut text = self.order.name().to_string();
+        for value in self.values.iter().flatten() {
+            let _ = write!(text, "_{value}");
+        }
+        let _ = write!(text, "_{}", self.id);
+        text
+    }
+
+    /// The place with this text, if it is one.
+    pub fn parse(text: &str) -> Option<Place> {
+        let mut words = text.split('_');
+        let order = Order::named(words.next()?)?;
+        let plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+        let numbers: Option<Vec<i32>> = words
+            .map(|word| word.parse().ok().filter(|_| plain(word)))
+            .collect();
+        let mut values = numbers?;
+        let id = values.pop()?;
+        let values = match values.len() {
+            0 => None,
+            count if count == order.columns().len() => Some(values),
+            _ => return None,
+        };
+        Some(Place { order, values, id })
+    }
+
+    fn part(&self) -> Part {
+        match self.values {
+            Some(_) => Part::With,
+            None => Part::Without,
+        }
+    }
+}
+
+impl Search {
+    /// The parts that the page may have titles of. What must have votes or a year is in the first alone.
+    pub fn parts(&self) -> Vec<Part> {
+        let demanded = match self.order.key {
+            Key::Votos | Key::Promedio => self.votos.is_some(),
+            Key::Anio => self.desde.is_some() || self.hasta.is_some(),
+        };
+        let begins = self.after.as_ref().map_or(Part::With, Place::part);
+        [Part::With, Part::Without]
+            .into_iter()
+            .filter(|part| *part == begins || (begins == Part::With && !demanded))
+            .filter(|part| *part == Part::With || !demanded)
+            .collect()
+    }
+
+    /// The statement for up to `limit` ids of one part with the whole values of the key, and its parameters, which are texts. Whatever
+    /// else is in it is a number.
+    pub fn statement(&self, part: Part, resolved: Resolved, limit: i64) -> (String, Vec<String>) {
+        let (from, id, of_part) = self.source(part);
+        let mut from = from.to_string();
+        let mut wheres: Vec<String> = of_part.iter().map(|text| text.to_string()).collect();
+        let mut joins = String::new();
+        if let Some(genero) = resolved.genero {
+            let on = "g.id_titulo = t.id_titulo AND g.id_genero";
+            let _ = write!(joins, " JOIN public.titulo_genero AS g ON {on} = {genero}");
+        }
+        if self.votos.is_some() && self.order.key == Key::Anio {
+            joins.push_str(" JOIN public.calificaciones AS c ON c.id_titulo = t.id_titulo");
+        }
+        let bounds = [
+            self.desde.map(|year| format!("t.anio_inicio >= {year}")),
+            self.hasta.map(|year| format!("t.anio_inicio <= {year}")),
+            resolved
+                .tipo
+                .map(|tipo| format!("t.id_tipo_titulo = {tipo}")),
+            self.votos.map(|votos| format!("c.votos >= {votos}")),
+        ];
+        wheres.extend(bounds.into_iter().flatten());
+        let (words, parameters) = self.words.condition();
+        match (part, words) {
+            // What no known title has may yet be common, in titles of an age: all of them are looked up, since a walk that waits for the
+            // next one could go through the whole table.
+            (Part::Without, Some(words)) => {
+                from = format!("(SELECT t.* FROM {TITLES} WHERE {words} OFFSET 0) AS t");
+            }
+            (_, words) => wheres.extend(words),
+        }
+        let columns: Vec<&str> = match part {
+            Part::With => self.order.columns().iter().map(|(name, _)| *name).collect(),
+            Part::Without => Vec::new(),
+        };
+        let sorted: Vec<&str> = columns.iter().copied().chain([id]).collect();
+        let after = self.after.as_ref().filter(|place| place.part() == part);
+        wheres.extend(after.map(|place| {
+            let sign = if self.order.ascending { '>' } else { '<' };
+            format!("({}) {sign} ({})", sorted.join(", "), place.literals())
+        }));
+        let direction = if self.order.ascending { "ASC" } else { "DESC" };
+        let mut order: Vec<String> = sorted
+            .iter()
+            .map(|name| format!("{name} {direction}"))
+            .collect();
+        if part == Part::Without && self.order.key == Key::Anio {
+            // All of them are null, and the index begins with them.
+            order.insert(0, format!("t.anio_inicio {direction}"));
+        }
+        let values: Vec<String> = match part {
+            Part::With => self
+                .order
+                .columns()
+                .iter()
+                .map(|(name, times)| format!("({name} * {times})::int4"))
+                .collect(),
+            Part::Without => Vec::new(),
+        };
+        let select = [vec![id.to_string()], values].concat().join(", ");
+        let filter = match wheres.is_empty() {
+            true => String::new(),
+            false => format!(" WHERE {}", wheres.join(" AND ")),
+        };
+        let order = order.join(", ");
+        let sql =
+            format!("SELECT {select} FROM {from}{joins}{filter} ORDER BY {order} LIMIT {limit}");
+        (sql, parameters)
+    }
+
+    /// Where the titles of a part come from, the id in it, and what makes them those of the part.
+    fn source(&self, part: Part) -> (&'static str, &'static str, Option<&'static str>) {
+        match (self.order.key, part) {
+            (Key::Votos | Key::Promedio, Part::With) => (RATED, "c.id_titulo", None),
+            (Key::Votos | Key::Promedio, Part::Without) => (TITLES, "t.id_titulo", Some(UNRATED)),
+            (Key::Anio, Part::With) => (TITLES, "t.id_titulo", Some("t.anio_inicio IS NOT NULL")),
+            (Key::Anio, Part::Without) => (TITLES, "t.id_titulo", Some("t.anio_inicio IS NULL")),
+        }
+    }
+}
+
+impl Place {
+    /// The values and the id as a statement writes them.
+    fn literals(&self) -> String {
+        let columns = self.order.columns().iter();
+        let values =
+            columns
+                .zip(self.values.iter().flatten())
+                .map(|((_, times), value)| match times {
+                    10 => format!("{}.{}", value / 10, value % 10),
+                    _ => value.to_string(),
+                });
+        let all: Vec<String> = values.chain([self.id.to_string()]).collect();
+        all.join(", ")
+    }
+}
+
+impl Words {
+    /// The condition that a title has them all, and its parameters; neither without words.
+    fn condition(&self) -> (Option<String>, Vec<String>) {
+        let query = |index: usize| {
+            format!("plainto_tsquery('pg_catalog.simple', imdb_ha.sin_acentos(${index}::text))")
+        };
+        let mut parts = Vec::new();
+        let mut parameters = Vec::new();
+        if !self.whole.is_empty() {
+            parameters.push(self.whole.clone());
+            parts.push(query(1));
+        }
+        for prefix in &self.prefixes {
+            parameters.push(prefix.clone());
+            // Each part of a compound such as spider-m becomes a beginning.
+            let text = format!("nullif({}::text, '')", query(parameters.len()));
+            parts.push(format!(
+                "(replace({text}, ''' &', ''':* &') || ':*')::tsquery"
+            ));
+        }
+        let titles = "imdb_ha.buscable(t.titulo_principal, t.titulo_original)";
+        let condition =
+            (!parts.is_empty()).then(|| format!("{titles} @@ ({})", parts.join(" && ")));
+        (condition, parameters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search(order: &str) -> Search {
+        Search {
+            words: Words::default(),
+            genero: None,
+            desde: None,
+            hasta: None,
+            tipo: None,
+            votos: None,
+            order: Order::named(order).expect(order),
+            after: None,
+            limit: 20,
+        }
+    }
+
+    #[test]
+    fn places_are_read_as_they_are_written() {
+        for text in [
+            "votos_2900000_111161",
+            "votos_111161",
+            "-votos_5_1",
+            "promedio_93_2900000_111161",
+            "promedio_7",
+            "anio_1994_111161",
+            "-anio_111161",
+        ] {
+            let place = Place::parse(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(place.text(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_place() {
+        for text in [
+            "",
+            "votos",
+            "votos_",
+            "votos_x",
+            "votos_1_2_3",
+            "promedio_93_5",
+            "titulo_1",
+            "votos_-5_1",
+            "votos_+5_1",
+            "votos_99999999999_1",
+            "1",
+            "votos_1_",
+            "anio_1994_1; DROP TABLE titulos",
+        ] {
+            assert_eq!(Place::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_asks_only_for_the_parts_that_it_can_be_of() {
+        let both = [Part::With, Part::Without];
+        assert_eq!(search("votos").parts(), both);
+        assert_eq!(search("anio").parts(), both);
+        let rated = Search {
+            votos: Some(0),
+            ..search("promedio")
+        };
+        assert_eq!(rated.parts(), [Part::With]);
+        let of_the_year = Search {
+            hasta: Some(1994),
+            ..search("anio")
+        };
+        assert_eq!(of_the_year.parts(), [Part::With]);
+        let rated_by_year = Search {
+            votos: Some(5),
+            ..search("anio")
+        };
+        assert_eq!(rated_by_year.parts(), both);
+        let later = Search {
+            after: Place::parse("votos_7"),
+            ..search("votos")
+        };
+        assert_eq!(later.parts(), [Part::Without]);
+        // The place of a search without the bound.
+        let mixed = Search {
+            after: Place::parse("votos_7"),
+            votos: Some(5),
+            ..search("votos")
+        };
+        assert_eq!(mixed.parts(), []);
+    }
+
+    #[test]
+    fn a_statement_has_what_was_asked_for_and_no_more() {
+        let (sql, parameters) = search("votos").statement(Part::With, Resolved::default(), 21);
+        assert_eq!(
+            sql,
+            "SELECT c.id_titulo, (c.votos * 1)::int4 FROM public.calificaciones AS c \
+             JOIN public.titulos AS t ON t.id_titulo = c.id_titulo ORDER BY c.votos DESC, c.id_titulo DESC LIMIT 21"
+        );
+        assert!(parameters.is_empty());
+
+        let words = Words {
+            whole: "the dark".into(),
+            prefixes: vec!["kni".into()],
+        };
+        let after = Place::parse("promedio_93_100_5");
+        let full = Search {
+            words,
+            after,
+            desde: Some(1990),
+            votos: Some(10),
+            ..search("promedio")
+        };
+        let resolved = Resolved {
+            genero: Some(9),
+            tipo: Some(1),
+        };
+        let (sql, parameters) = full.statement(Part::With, resolved, 2);
+        for part in [
+            "g.id_genero = 9",
+            "t.anio_inicio >= 1990",
+            "t.id_tipo_titulo = 1",
+            "c.votos >= 10",
+            "(c.promedio, c.votos, c.id_titulo) < (9.3, 100, 5)",
+            "$2::text",
+        ] {
+            assert!(sql.contains(part), "{part} is not in {sql}");
+        }
+        assert_eq!(parameters, ["the dark", "kni"]);
+        let (sql, _) = Search {
+            after: None,
+            ..full
+        }
+        .statement(Part::Without, resolved, 2);
+        assert!(sql.contains("OFFSET 0) AS t JOIN"), "{sql}");
+        let (sql, _) = search("-anio").statement(Part::Without, Resolved::default(), 2);
+        assert!(
+            sql.ends_with("ORDER BY t.anio_inicio ASC, t.id_titulo ASC LIMIT 2"),
+            "{sql}"
+        );
+    }
+}
