@@ -3,7 +3,7 @@
 # temporary folder: real masters with fsync on, a release build. Prints medians, and the ratios next to their goals.
 #
 #   scripts/bench-load.sh [PRINCIPALS] [--rounds N] [--only NAME,...]     5,000,000 rows of title.principals, the other
-#                                   files in proportion, and 3 rounds by default; scripts/bench-load.sh --help tells more
+#                                   files in proportion, and 3 rounds by default; --help tells more. About 20 minutes
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

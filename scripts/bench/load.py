@@ -44,7 +44,10 @@ TABLES = [
     "titulos", "personas", "calificaciones", "episodios", "titulo_genero", "participaciones", "titulo_director",
     "titulo_escritor", "persona_profesion", "persona_conocida", "titulos_alternos",
 ]
+# What a session with an origin writes is not decoded for the other master. So psql has the master for itself, which it would not
+# have otherwise, although nobody subscribes to its tables.
 ORIGIN = "bench_load"
+WITH_ORIGIN = f"SELECT pg_replication_origin_session_setup('{ORIGIN}')"
 
 # The most that anything may take: this, and the time at this many rows a second.
 PATIENCE = 120
@@ -130,18 +133,15 @@ class Cluster:
         arguments = [part for statement in statements for part in ("-c", statement)]
         return run(["psql", self.urls[which], "-XqAt", "-v", "ON_ERROR_STOP=1", *arguments], seconds)[2].strip()
 
-    def prepare(self, archive):
-        """WAL goes to no archive: pgBackRest compresses it in the background, and would do so into the next measurement."""
+    def stop_archiving(self):
+        """Takes WAL for archived. pgBackRest compresses it in the background, and would do so into the next measurement."""
         for which in (0, 1):
-            if not archive:
-                self.sql(which, "ALTER SYSTEM SET archive_command = 'true'", "SELECT pg_reload_conf()")
-        self.sql(0, f"SELECT pg_replication_origin_create('{ORIGIN}')")
+            self.sql(which, "ALTER SYSTEM SET archive_command = 'true'", "SELECT pg_reload_conf()")
 
     def settle(self):
         """Waits until nothing that came before has work left on either master."""
         self.sql(0, "SET client_min_messages = error", "DROP SCHEMA IF EXISTS bench CASCADE", "CREATE SCHEMA bench")
         for which in (0, 1):
-            # Twice, because what the other one sends meanwhile is written here.
             self.sql(which, "CHECKPOINT", seconds=PATIENCE * 5)
         deadline = time.monotonic() + PATIENCE * 5
         for which in (0, 1):
@@ -149,12 +149,8 @@ class Cluster:
             behind = f"SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn < '{now}'"
             while self.sql(which, behind) != "0":
                 if time.monotonic() > deadline:
-                    raise Failed(f"master{3 - (which + 1)} has not received what master{which + 1} sends")
+                    raise Failed(f"the other master has not received what master{which + 1} sends")
                 time.sleep(0.2)
-
-    def free(self):
-        """Whether a table of `bench` is there is nobody else's matter, so what psql sends is not decoded for the other master."""
-        return f"SELECT pg_replication_origin_session_setup('{ORIGIN}')"
 
 
 class Data:
@@ -211,7 +207,7 @@ class Bench:
             raise Failed(f"load read {told['rows_read']} rows of {data.all_rows}: {told}")
         if told["rows_loaded"] + told["rows_rejected"] != told["rows_read"]:
             raise Failed(f"load does not tell what became of each row: {told}")
-        self.note(f"{name}", took, data.all_rows, peak)
+        self.note(name, took, data.all_rows, peak)
         self.note(f"{name}, rows", told["phases"]["rows"], data.all_rows)
 
     def load_one(self):
@@ -231,11 +227,9 @@ class Bench:
             definition = ", ".join(f'"{column}" text' for column in columns.split())
             self.cluster.sql(0, f"CREATE TABLE {table} ({definition})")
             copy = rf"\copy {table} FROM pstdin WITH (FORMAT csv, DELIMITER E'\t', NULL '\N', QUOTE E'\b', HEADER)"
-            total += self.copy(["bash", "-c", 'set -o pipefail; zcat "$0" | psql "$@"', self.path_of(name)], copy, self.whole.rows[name])
+            unpacked = ["bash", "-c", 'set -o pipefail; zcat "$0" | psql "$@"', self.whole.path(name)]
+            total += self.copy(unpacked, copy, self.whole.rows[name])
         self.note("copy-files", total, self.whole.all_rows)
-
-    def path_of(self, name):
-        return self.whole.path(name)
 
     def copy_rows(self):
         """What the loader made of the files, into bare tables with the same columns."""
@@ -255,7 +249,7 @@ class Bench:
         say(f"these are {sum(counts.values())} rows of tables")
 
     def copy(self, command, copy, rows):
-        psql = [self.cluster.urls[0], "-X", "-v", "ON_ERROR_STOP=1", "-c", self.cluster.free(), "-c", copy]
+        psql = [self.cluster.urls[0], "-X", "-v", "ON_ERROR_STOP=1", "-c", WITH_ORIGIN, "-c", copy]
         took, _, told = run([*command, *psql], self.whole.patience)
         if f"COPY {rows}\n" not in told:
             raise Failed(f"{copy}: {rows} rows were expected: {told}")
@@ -324,7 +318,7 @@ def report(results):
     for name, (_, words) in MEASUREMENTS.items():
         for shown, words in ((name, words), (f"{name}, rows", PARTS.get(f"{name}, rows"))):
             if shown in results:
-                peak = f"{memory(shown):.0f} MB" if results[shown][0][2] and name not in ("copy-files", "copy-rows", "imdb-sqlite") else ""
+                peak = f"{memory(shown):.0f} MB" if results[shown][0][2] else ""
                 print(f"{words:<52} {results[shown][0][1]:>11,} {seconds(shown):>8.2f} {rate(shown):>10,.0f}  {peak}".rstrip())
     ratios = [
         ("copy", r"rows of load-one : \copy of the files", ("load-one, rows", "copy-files"), lambda: rate("load-one, rows") / rate("copy-files")),
@@ -378,7 +372,9 @@ def measure(arguments, cache):
     with tempfile.TemporaryDirectory(prefix="imdb-ha-bench-") as work, open(os.path.join(cache, "cluster.log"), "w") as log:
         cluster = Cluster(arguments.binary, log)
         try:
-            cluster.prepare(arguments.archive)
+            if not arguments.archive:
+                cluster.stop_archiving()
+            cluster.sql(0, f"SELECT pg_replication_origin_create('{ORIGIN}')")
             bench = Bench(arguments, cache, work, cluster)
             say(f"the files are in {cache} and stay there; their {bench.whole.all_rows} rows take"
                 f" {sum(os.path.getsize(bench.whole.path(name)) for name in FILES) >> 20} MB")
