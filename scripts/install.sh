@@ -2,7 +2,7 @@
 # Installs what this project needs and the machine lacks, and nothing else. Says what it will do before it does it.
 #
 #   scripts/install.sh          what `scripts/up.sh` needs: PostgreSQL 16 or newer, pgBackRest, Redis, curl, a linker
-#   scripts/install.sh --test   and what `scripts/test.sh` needs beside that: shellcheck, rustfmt, clippy
+#   scripts/install.sh --test   and what `scripts/test.sh` needs beside that: shellcheck, python3, rustfmt, clippy
 #   scripts/install.sh --engine and a Docker engine with Compose, for `scripts/test-compose.sh`
 #   scripts/install.sh --plan   only prints what it would install
 #
@@ -103,6 +103,7 @@ command -v redis-server >/dev/null || need redis-server "history and backup cata
 components=()
 if [ "$want_test" = yes ]; then
   command -v shellcheck >/dev/null || need shellcheck "checks the scripts"
+  command -v python3 >/dev/null || need python3 "makes the films that the loader is tested with"
   # Rust belongs to a user: root, who may be asked to install the packages, needs none.
   if command -v cargo >/dev/null; then
     if command -v rustup >/dev/null; then
