@@ -26,7 +26,7 @@ RUN groupadd --gid 999 postgres \
     && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/*
 # Where the volumes are mounted; a new volume takes its owner from here.
 RUN install -d -o postgres -g postgres -m 700 /var/lib/imdb-ha/master1 /var/lib/imdb-ha/master2 \
-        /var/lib/pgbackrest/master1 /var/lib/pgbackrest/master2 /var/log/pgbackrest
+        /var/lib/pgbackrest/master1 /var/lib/pgbackrest/master2 /var/log/pgbackrest /var/lib/imdb-ha/files
 
 FROM postgres AS master
 COPY --from=build /imdb-ha /usr/local/bin/imdb-ha
@@ -53,6 +53,7 @@ RUN mkdir -p /out \
 FROM scratch AS api
 COPY --from=closure /out /
 COPY pgbackrest /etc/pgbackrest
+COPY data/sample /usr/share/imdb-ha/sample
 ENV PATH=/usr/local/bin:/usr/bin BACKUP_CONFIG_DIR=/etc/pgbackrest
 USER 999:999
 EXPOSE 5000
