@@ -146,19 +146,21 @@ impl Load<'_> {
         if !self.is_both() {
             return Ok(());
         }
+        let mut troubles = Vec::new();
         for node in NodeId::BOTH {
             let seen = self
                 .masters
                 .run(node, "look at the replication", move |session| {
                     status::read(session.client(), node)
                 })?;
-            let troubles = seen.troubles();
-            if !troubles.is_empty() {
-                bail!(
-                    "the masters are not joined, so nothing is loaded: {node}: {}",
-                    troubles.join("; ")
-                );
-            }
+            let of_node = seen.troubles().into_iter();
+            troubles.extend(of_node.map(|trouble| format!("{node}: {trouble}")));
+        }
+        if !troubles.is_empty() {
+            bail!(
+                "the masters are not joined, so nothing is loaded: {}",
+                troubles.join("; ")
+            );
         }
         Ok(())
     }
