@@ -13,9 +13,10 @@ use crate::imdb::queries::Films;
 use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
 use crate::standby::Standby;
-use crate::supervisor::{self, Hands};
+use crate::supervisor::{self, Hands, Supervisor};
 use crate::{comparer, history, lease, logging, probe};
 use anyhow::Context;
+use crossbeam_channel::Receiver;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::process::ExitCode;
@@ -103,19 +104,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         },
     )
     .context("start the supervisor")?;
-    for (node, woken) in [(NodeId::Master1, woken1), (NodeId::Master2, woken2)] {
-        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
-        let (board, supervisor) = (Arc::clone(&board), supervisor.clone());
-        probe::start(
-            node,
-            pg::for_probes(settings),
-            config.probe_interval,
-            woken,
-            board,
-            supervisor,
-        )
-        .context("start a probe")?;
-    }
+    start_probes(config, &board, &supervisor, [woken1, woken2])?;
     let lease = lease::start(Arc::clone(config), Arc::clone(&board), supervisor.clone())
         .context("start the lease")?;
     let dispatch = Arc::new(Dispatch::new(
@@ -143,6 +132,30 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         verdicts: Arc::new(Quiet::default()),
     })?;
     Ok((server, lease))
+}
+
+/// One probe per master.
+fn start_probes(
+    config: &Config,
+    board: &Arc<Board>,
+    supervisor: &Supervisor,
+    woken: [Receiver<()>; 2],
+) -> anyhow::Result<()> {
+    let statement_timeout = Duration::from_millis(crate::limits::STATEMENT_TIMEOUT_MS);
+    for (node, woken) in NodeId::BOTH.into_iter().zip(woken) {
+        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        let (board, supervisor) = (Arc::clone(board), supervisor.clone());
+        probe::start(
+            node,
+            pg::for_probes(settings),
+            config.probe_interval,
+            woken,
+            board,
+            supervisor,
+        )
+        .context("start a probe")?;
+    }
+    Ok(())
 }
 
 fn announce(config: &Config) {
