@@ -23,9 +23,47 @@ check_tokio() {
   ! grep -nE '^(tokio|async-std|smol|futures)\b' Cargo.toml
 }
 
+# Files of tests that run side by side, each with one test at a time. A test waits more than it works, and two processors
+# have room for three; with more, those that measure times fail because they get no processor.
+files_at_once=3
+
+# The longest first, so that none of them is left to run alone at the end.
+longest=(failover rejoin drill lane compare backups local restore conflicts durability catalog replication tls imdb_ha launcher)
+
+declare -A running=() # name of a file of tests by its process
+
 # Everything that runs: pure code, and real masters, Redis and the binary. Its clusters live in a folder that no
 # other cluster of this machine is in, so that what is left behind is known to be theirs.
-check_tests() { TMPDIR=$tests_folder cargo test --locked --quiet --no-fail-fast; }
+check_tests() {
+  local built path name failed=()
+  local -A path_of=()
+  built=$(cargo test --locked --quiet --no-run --message-format=json-render-diagnostics) || return 1
+  while read -r path; do
+    name=$(basename "$path")
+    path_of[${name%-*}]=$path
+  done < <(sed -n 's/.*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1/p' <<<"$built")
+  [ ${#path_of[@]} -gt 0 ] || { echo "cargo has built no tests"; return 1; }
+  for name in "${longest[@]}" "${!path_of[@]}"; do
+    path=${path_of[$name]:-}
+    [ -n "$path" ] || continue
+    unset "path_of[$name]"
+    [ ${#running[@]} -lt $files_at_once ] || end_of_a_file
+    TMPDIR=$tests_folder RUST_TEST_THREADS=1 "$path" --quiet >"$tests_folder/$name.log" 2>&1 &
+    running[$!]=$name
+  done
+  while [ ${#running[@]} -gt 0 ]; do end_of_a_file; done
+  [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; return 1; }
+}
+
+# Waits until one of the running files of tests has ended, and shows what it has said, which belongs together.
+end_of_a_file() {
+  local process code=0
+  wait -n -p process "${!running[@]}" || code=$?
+  echo "--- ${running[$process]}, ended after $((SECONDS - began)) s"
+  cat "$tests_folder/${running[$process]}.log"
+  [ "$code" -eq 0 ] || failed+=("${running[$process]}")
+  unset "running[$process]"
+}
 
 # One fault of each kind under load, in the same folder, with what the tests have built.
 check_chaos() { IMDB_HA_PROFILE=dev TMPDIR=$tests_folder scripts/chaos.sh; }
@@ -77,8 +115,8 @@ scripts/install.sh --test || { echo "0 passed, 1 failed"; exit 1; }
 tests_folder=$(mktemp -d "${TMPDIR:-/tmp}/imdb-ha-tests-XXXXXX") || exit 1
 # The masters run as another user when root tests, who must get through to their folders.
 chmod 755 "$tests_folder"
-# Nothing is removed under a server that lives.
-trap '[ -n "$(left_of_tests)" ] || rm -rf "$tests_folder"' EXIT
+# A cluster ends with its test. Nothing is removed under a server that lives.
+trap '[ ${#running[@]} -eq 0 ] || kill "${!running[@]}"; [ -n "$(left_of_tests)" ] || rm -rf "$tests_folder"' EXIT
 passed=0 failed=()
 for check in "${checks[@]}"; do
   declare -F "check_$check" >/dev/null || { echo "test: there is no check '$check'; there are: ${checks[*]}" >&2; exit 2; }

@@ -218,7 +218,7 @@ fn every_dependency_and_every_room_is_explained() {
     let mut count = 0;
     for line in dependencies
         .lines()
-        .take_while(|line| !line.starts_with("[profile"))
+        .take_while(|line| !line.starts_with("[["))
     {
         let Some((name, _)) = line.split_once(" = ") else {
             continue;

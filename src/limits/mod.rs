@@ -169,7 +169,8 @@ pub const LOCK_TIMEOUT_MS: u64 = 3_000;
 /// transaction that runs on the publisher.
 pub const SETUP_CALL: Duration = Duration::from_secs(30);
 
-/// How fast a master sums up a table at the least, in bytes of its file per second, before the two are joined.
+/// How fast a master sums up a table at the least, in bytes of its file per second, before the two are joined. 90 MB/s were measured
+/// (3 million rows in 2.3 s, on one of two busy cores), so a machine may be twenty times slower.
 pub const EQUAL_BYTES_PER_S: u64 = 4 * 1024 * 1024;
 
 /// How long the masters may differ after they were joined, while the first changes travel.
