@@ -2,7 +2,7 @@
 //! Counted in bytes, or in rows with their rate.
 
 use crate::limits;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
@@ -121,7 +121,7 @@ impl Unit {
         match self {
             Unit::Bytes => "{spinner} {prefix} {bar:30} {bytes} of {total_bytes}, {eta} to go",
             Unit::Rows => {
-                "{spinner} {prefix:24} {bar:30} {human_pos} of {human_len} rows, {per_sec}, {eta} to go"
+                "{spinner} {prefix:24} {bar:30} {human_pos} of {human_len} rows, {rate} rows/s, {eta} to go"
             }
         }
     }
@@ -129,7 +129,15 @@ impl Unit {
 
 /// A template of ours, which a test tries.
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    // The library's own rate has four places behind the point.
+    style.with_key(
+        "rate",
+        |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
+        },
+    )
 }
 
 #[cfg(test)]
