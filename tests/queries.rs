@@ -26,8 +26,7 @@ INSERT INTO titulo_director VALUES (111161, 1104, 1);
 INSERT INTO titulo_escritor VALUES (111161, 1104, 2), (111161, 175, 1);
 INSERT INTO participaciones VALUES
     (111161, 1, 209, 1, NULL, '{Andy Dufresne,"\"Andy\""}'), (111161, 2, 1104, 5, NULL, NULL), (111161, 3, 175, 4, 'short story', NULL);
-INSERT INTO profesiones VALUES (1, 'director'), (2, 'writer');
-INSERT INTO persona_profesion VALUES (1104, 2, 1), (1104, 1, 2);
+INSERT INTO persona_profesion VALUES (1104, 46, 1), (1104, 19, 2);
 INSERT INTO persona_conocida VALUES (1104, 111161, 1);
 INSERT INTO titulos_alternos VALUES (111161, 1, 'Cadena perpetua', 'ES', NULL, '{imdbDisplay}', NULL, false);
 -- Ten have the same votes, ten the same mean, and every third no year.
@@ -227,8 +226,8 @@ fn words_are_found_in_both_titles_without_accents_or_case() {
         ("q=shawshank+thrones", vec![]),
         ("q=laberinto", vec![457_430]),
         ("q=labyrinth+fauno", vec![457_430]),
-        ("q=ñandu", vec![2_147_483_647]),
-        ("q=NANDÚ", vec![2_147_483_647]),
+        ("q=%C3%B1andu", vec![2_147_483_647]),
+        ("q=NAND%C3%9A", vec![2_147_483_647]),
         ("q=n%CC%83andu", vec![2_147_483_647]),
         ("q=spider-man", vec![2_147_483_647]),
         ("q=man+spider", vec![2_147_483_647]),
