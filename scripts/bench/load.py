@@ -52,8 +52,9 @@ WITH_ORIGIN = f"SELECT pg_replication_origin_session_setup('{ORIGIN}')"
 # The most that anything may take: this, and the time at this many rows a second.
 PATIENCE = 120
 SLOWEST = 8_000
-# What the masters, with their WAL, and SQLite's file need for each row of the files, in bytes.
-ROOM = 2_000
+# What the masters' WAL may take, and what their tables, SQLite's file and the files need for each row, in bytes.
+ROOM = 8_000_000_000
+ROOM_OF_ROW = 800
 ROWS_PER_PRINCIPAL = 2.1
 
 GOALS = {
@@ -365,10 +366,10 @@ def parse_arguments():
 
 
 def measure(arguments, cache):
-    rows = arguments.principals * ROWS_PER_PRINCIPAL
+    needed = ROOM + int(arguments.principals * ROWS_PER_PRINCIPAL * ROOM_OF_ROW)
     free = shutil.disk_usage(cache).free
-    if free < rows * ROOM:
-        raise Failed(f"{cache} has room for {free >> 20} MB, and this needs {int(rows * ROOM) >> 20}; TMPDIR names another place")
+    if free < needed:
+        raise Failed(f"{cache} has room for {free >> 20} MB, and this needs {needed >> 20}; TMPDIR names another place")
     with tempfile.TemporaryDirectory(prefix="imdb-ha-bench-") as work, open(os.path.join(cache, "cluster.log"), "w") as log:
         cluster = Cluster(arguments.binary, log)
         try:
