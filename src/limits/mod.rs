@@ -303,8 +303,8 @@ pub const SETUP_ALONE: Duration = Duration::from_secs(4);
 /// Wait for an answer of the API that needs no master; it comes in a millisecond or not at all.
 pub const API_ASK: Duration = Duration::from_millis(1_000);
 
-/// Of that answer, how much is read, in bytes. The answer itself is under 300.
-pub const API_ANSWER_MAX_BYTES: usize = 16 * 1024;
+/// Of an answer of the API, how much is read, in bytes. The longest that is asked for is `/status`, with its history some tens of kilobytes.
+pub const API_ANSWER_MAX_BYTES: usize = 256 * 1024;
 
 /// Rows looked for on the other master at once: a few hundred kilobytes of JSON.
 pub const REJOIN_PAGE_ROWS: usize = 5_000;

@@ -41,6 +41,7 @@ impl Cutover<'_> {
         self.bring_traffic();
         if self.servers.runs(peer)? {
             rejoin::retire(self.config, peer).with_context(again)?;
+            order::wait_unfit(self.config, peer);
         } else {
             say(&format!(
                 "{peer}: it does not run, and will be rebuilt once {node} serves"

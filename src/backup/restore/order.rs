@@ -6,6 +6,7 @@ use crate::limits;
 use crate::own_api;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// What the API said.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +49,28 @@ pub fn switch(config: &Config, to: NodeId, force: bool) -> Result<Answer, String
     Ok(Answer { status, body })
 }
 
+/// Waits until the API has seen that `node` is out of service, for [`limits::RESTORE_ORDER`] at the most. Until its next probe it would
+/// fail over there when the other master is stopped. An API that does not answer is not waited for.
+pub fn wait_unfit(config: &Config, node: NodeId) {
+    let address = own_api::reachable(SocketAddr::new(config.bind, config.port));
+    let deadline = Instant::now() + limits::RESTORE_ORDER;
+    while Instant::now() < deadline {
+        match own_api::get(address, "/status", limits::API_ASK) {
+            Ok((200, body)) if serves(&body, node) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Whether the API would serve from a master, by its own word.
+fn serves(status: &str, node: NodeId) -> bool {
+    let status: Value = serde_json::from_str(status.trim()).unwrap_or(Value::Null);
+    let state = status["masters"][node.name()]["state"].as_str();
+    state.is_some_and(|state| ["up", "suspect"].contains(&state))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +88,16 @@ mod tests {
             body: Value::Null,
         };
         assert_eq!(silent.reason(), "500 (no reason)");
+    }
+
+    #[test]
+    fn only_a_master_that_is_up_is_served_from() {
+        let status =
+            |state: &str| json!({ "masters": { "master2": { "state": state } } }).to_string();
+        assert!(serves(&status("up"), NodeId::Master2));
+        assert!(serves(&status("suspect"), NodeId::Master2));
+        assert!(!serves(&status("catching-up"), NodeId::Master2));
+        assert!(!serves(&status("up"), NodeId::Master1));
+        assert!(!serves("<html>", NodeId::Master2));
     }
 }
