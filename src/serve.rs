@@ -72,11 +72,8 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
     let statement_timeout = Duration::from_millis(crate::limits::STATEMENT_TIMEOUT_MS);
     let open = |node: NodeId| -> anyhow::Result<Sessions> {
         let settings = pg::connection_settings(config.master(node), statement_timeout)?;
-        // A request takes milliseconds, in which neither other processes nor compiled code pay; and many come at once.
-        let settings = settings
-            .with_option("max_parallel_workers_per_gather=0")
-            .with_option("jit=off");
-        Sessions::start(node, settings, config.pool_size).context("start the sessions")
+        Sessions::start(node, pg::for_requests(settings), config.pool_size)
+            .context("start the sessions")
     };
     let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];
     let open_steward = |node: NodeId| -> anyhow::Result<Sessions> {
@@ -112,8 +109,8 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         supervisor.clone(),
         sessions.clone(),
     ));
-    let films = Films::new(Arc::clone(&dispatch));
-    let store = Store::start(dispatch, config.use_sequence).context("start the write lane")?;
+    let store =
+        Store::start(Arc::clone(&dispatch), config.use_sequence).context("start the write lane")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let backups = keeper::start(config, Arc::clone(&board)).context("start the backups")?;
     let loads = Jobs::new(Arc::clone(config));
@@ -122,7 +119,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         board,
         supervisor,
         store,
-        films,
+        films: Films::new(dispatch),
         conflicts: Conflicts::new(sessions),
         history,
         config,

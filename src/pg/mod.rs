@@ -8,7 +8,8 @@ pub mod tls;
 pub use pool::Session;
 pub use sessions::{Call, CallError, Sessions};
 pub use settings::{
-    ConnectError, Settings, connection_settings, for_probes, over_socket, without_waiting,
+    ConnectError, Settings, connection_settings, for_probes, for_requests, over_socket,
+    without_waiting,
 };
 
 use std::error::Error;

@@ -222,6 +222,14 @@ pub fn without_waiting(settings: Settings) -> Settings {
     settings.with_option("synchronous_commit=local")
 }
 
+/// The same settings for requests: each takes milliseconds, in which neither a second process nor compiled code pays, and many come
+/// at once.
+pub fn for_requests(settings: Settings) -> Settings {
+    settings
+        .with_option("max_parallel_workers_per_gather=0")
+        .with_option("jit=off")
+}
+
 /// The same for probes, which also wait for no lock: a probe that waits makes its master look silent.
 pub fn for_probes(settings: Settings) -> Settings {
     let bound = format!("lock_timeout={}", limits::PROBE_LOCK_WAIT_MS);
