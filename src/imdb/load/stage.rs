@@ -109,45 +109,56 @@ pub fn definitions(
     Ok(found)
 }
 
-/// A catalogue as both masters have it.
+/// A catalogue, with the values of all masters; one that a master lacks counts as new.
 ///
 /// # Errors
-/// When a master cannot be asked, or the masters differ.
+/// When a master cannot be asked, or a value has another number there.
 pub fn catalogue(
     masters: &Masters,
     table: &'static str,
     columns: &'static str,
 ) -> anyhow::Result<Catalogue> {
-    Ok(Catalogue::new(table, values(masters, table, columns)?))
+    let of_masters = values(masters, table, columns)?;
+    merged(table, of_masters)
 }
 
-/// The rows of a table with a number and a text.
-///
-/// # Errors
-/// As those of [`catalogue`].
-pub fn values(
-    masters: &Masters,
-    table: &'static str,
-    columns: &'static str,
-) -> anyhow::Result<Vec<(i32, String)>> {
-    let sql = format!("SELECT {columns} FROM public.{table} ORDER BY 1, 2");
-    let mut of_masters = Vec::new();
-    for node in &masters.nodes {
-        let sql = sql.clone();
-        let rows = masters.run(*node, &format!("read {table}"), move |session| {
-            let rows = session.client().query(&sql, &[])?;
-            rows.iter()
-                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-                .collect::<Result<Vec<_>, _>>()
-        })?;
-        of_masters.push(rows);
-    }
-    if of_masters.iter().any(|rows| *rows != of_masters[0]) {
+fn merged(table: &'static str, of_masters: Vec<Values>) -> anyhow::Result<Catalogue> {
+    let all: BTreeSet<&(i32, String)> = of_masters.iter().flatten().collect();
+    let numbers: BTreeSet<i32> = all.iter().map(|(number, _)| *number).collect();
+    let texts: BTreeSet<&str> = all.iter().map(|(_, value)| value.as_str()).collect();
+    if numbers.len() != all.len() || texts.len() != all.len() {
         bail!(
             "the masters have different rows in {table}; `imdb-ha compare --repair` makes them the same"
         );
     }
-    Ok(of_masters.swap_remove(0))
+    let lacking = all
+        .iter()
+        .filter(|value| of_masters.iter().any(|rows| !rows.contains(value)));
+    let lacking: Vec<(i32, String)> = lacking.map(|value| (*value).clone()).collect();
+    let mut catalogue = Catalogue::new(table, all.into_iter().cloned());
+    catalogue.new = lacking;
+    Ok(catalogue)
+}
+
+/// Rows of a number and a text.
+type Values = Vec<(i32, String)>;
+
+fn values(
+    masters: &Masters,
+    table: &'static str,
+    columns: &'static str,
+) -> anyhow::Result<Vec<Values>> {
+    let read = |node: &NodeId| {
+        let sql = format!("SELECT {columns} FROM public.{table} ORDER BY 1, 2");
+        masters.run(*node, &format!("read {table}"), move |session| {
+            let rows = session.client().query(&sql, &[])?;
+            let values = rows
+                .iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+            values.collect::<Result<Values, postgres::Error>>()
+        })
+    };
+    masters.nodes.iter().map(read).collect()
 }
 
 /// The ids that a table has, of those masters that are loaded the first.
@@ -183,7 +194,13 @@ pub fn genres(
     masters: &Masters,
     codes: &BTreeSet<Vec<u8>>,
 ) -> anyhow::Result<(HashMap<Vec<u8>, i32>, Vec<(i32, String)>)> {
-    let known = values(masters, "generos_imdb", "id_genero, codigo_imdb")?;
+    let mut of_masters = values(masters, "generos_imdb", "id_genero, codigo_imdb")?;
+    if of_masters.iter().any(|rows| *rows != of_masters[0]) {
+        bail!(
+            "the masters have different rows in generos_imdb; `imdb-ha compare --repair` makes them the same"
+        );
+    }
+    let known = of_masters.swap_remove(0);
     let mut numbers: HashMap<Vec<u8>, i32> = known
         .into_iter()
         .map(|(number, code)| (code.into_bytes(), number))
@@ -303,6 +320,17 @@ pub fn tables_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_master_lacks_of_a_catalogue_is_new_and_a_contradiction_is_refused() {
+        let value = |number: i32, text: &str| (number, text.to_string());
+        let one = vec![value(1, "movie"), value(2, "short")];
+        let catalogue = merged("tipos_titulo", vec![one.clone(), vec![value(1, "movie")]]);
+        assert_eq!(catalogue.expect("they agree").new, [value(2, "short")]);
+        for other in [value(2, "video"), value(3, "short")] {
+            assert!(merged("tipos_titulo", vec![one.clone(), vec![other]]).is_err());
+        }
+    }
 
     #[test]
     fn a_load_is_finished_where_the_peer_has_it_already() {

@@ -86,7 +86,7 @@ fn quoted<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     texts.map(literal).collect::<Vec<_>>().join(", ")
 }
 
-/// Values of the catalogues that nobody has had before. A new genre has the same stamp on both masters, as those that come with the
+/// Values of the catalogues that a master lacks; the other one may have them. A new genre has the same stamp on both masters, as those that come with the
 /// schema.
 fn new_values(news: &News<'_>) -> Vec<String> {
     let catalogues = [
@@ -95,11 +95,12 @@ fn new_values(news: &News<'_>) -> Vec<String> {
         &news.catalogues.professions,
     ];
     let of_catalogues = catalogues.into_iter().flat_map(|catalogue| {
+        let table = catalogue.table;
         let insert = |(number, value): &(i32, String)| {
+            let row = format!("{number}, {}", literal(value));
             format!(
-                "INSERT INTO public.{} VALUES ({number}, {})",
-                catalogue.table,
-                literal(value)
+                "INSERT INTO public.{table} SELECT {row} \
+                 WHERE NOT EXISTS (SELECT FROM public.{table} AS t WHERE t = ROW({row})::public.{table})"
             )
         };
         catalogue.new.iter().map(insert).collect::<Vec<_>>()
