@@ -193,7 +193,7 @@ pub fn ids(masters: &Masters, table: &'static str, column: &'static str) -> anyh
 pub fn genres(
     masters: &Masters,
     codes: &BTreeSet<Vec<u8>>,
-) -> anyhow::Result<(HashMap<Vec<u8>, i32>, Vec<(i32, String)>)> {
+) -> anyhow::Result<(HashMap<Vec<u8>, i32>, Values)> {
     let mut of_masters = values(masters, "generos_imdb", "id_genero, codigo_imdb")?;
     if of_masters.iter().any(|rows| *rows != of_masters[0]) {
         bail!(
