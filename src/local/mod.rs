@@ -378,6 +378,7 @@ fn banner(layout: &Layout, state: &State) -> String {
              \x20 curl {api}/health\n\
              \x20 curl -H 'Content-Type: application/json' -d '{{\"genero\": \"Telenovela\"}}' {api}/generos\n\
              \x20 curl '{api}/generos?genero=novela'\n\
+             \x20 curl '{api}/titulos?q=godfather'\n\
              \x20 curl {api}/status\n\
              \x20 curl {api}/backups\n\
              \x20 curl -X POST {api}/switch-to-primary\n\
