@@ -16,8 +16,8 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_imdb-ha");
 /// Tables of schema public beside `generos`, from sql/migrations.
 pub const FILM_TABLES: usize = 17;
 
-/// Rows of a new master: 28 genres and their codes, 11 types of titles, 13 categories.
-pub const ROWS_FROM_THE_START: u64 = 80;
+/// Rows of a new master: 28 genres and their codes, 11 types of titles, 13 categories, 46 professions.
+pub const ROWS_FROM_THE_START: u64 = 126;
 
 /// An answer of the API.
 #[derive(Debug)]
