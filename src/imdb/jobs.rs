@@ -96,7 +96,7 @@ impl Jobs {
             state.last += 1;
             let job = Job {
                 id: state.last,
-                started: jiff::Timestamp::now().to_string(),
+                started: format!("{:.3}", jiff::Timestamp::now()),
                 progress: Progress::of([(layout.name, layout)]),
                 error: None,
             };
