@@ -51,8 +51,15 @@ pub const LOAD_STALL: Duration = Duration::from_secs(30);
 /// How often a master that works on something long is asked whether it lives, and how long it may take to answer.
 pub const LOAD_BEAT: Duration = Duration::from_secs(5);
 
-/// Memory for an index in the making, on each master.
-pub const LOAD_INDEX_MEMORY: &str = "256MB";
+/// Tables that get their keys at the same time, on each master. One alone leaves a processor idle while an index of words is made, which
+/// PostgreSQL does with one process.
+pub const LOAD_KEY_LANES: usize = 2;
+
+/// How long to wait before asking again whether one of them has room.
+pub const LOAD_KEY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Memory for each index in the making.
+pub const LOAD_INDEX_MEMORY: &str = "128MB";
 
 /// A try to exchange the tables waits so long for whoever reads them, in milliseconds, and keeps others waiting as long.
 pub const LOAD_SWAP_LOCK_MS: u64 = 400;

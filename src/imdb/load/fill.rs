@@ -12,7 +12,7 @@ use crate::cluster::NodeId;
 use crate::imdb::format::{File, Layout, TABLES_MAX};
 use crate::limits;
 use anyhow::{Context, bail};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, TrySendError};
 use std::collections::BTreeSet;
 use std::io;
 use std::thread::Builder;
@@ -140,25 +140,74 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// Keys, indexes and statistics, on both masters at once.
+    /// Keys, indexes and statistics, on all masters at once, and on each of them for several tables at a time.
     fn keys(&self, made: &[(NodeId, stage::Definitions)]) -> anyhow::Result<()> {
-        for index in 0..made[0].1.tables.len() {
-            self.check_interrupt()?;
-            let name = made[0].1.tables[index].name.clone();
-            self.masters
-                .all(&format!("make the keys of {name}"), |node| {
-                    let of_node = made.iter().find(|(other, _)| *other == node);
-                    let mut statements =
-                        of_node.map_or(Vec::new(), |(_, made)| made.tables[index].keys.clone());
-                    statements.push(format!("ANALYZE imdb_carga.{name}"));
-                    move |session| {
-                        statements
-                            .iter()
-                            .try_for_each(|statement| session.client().batch_execute(statement))
-                    }
+        let mut lanes = Vec::new();
+        let mut feeds = Vec::new();
+        for (node, made) in made {
+            let (feed, queue) = crossbeam_channel::bounded::<Vec<String>>(0);
+            for _ in 0..limits::LOAD_KEY_LANES {
+                let queue = queue.clone();
+                let lane = self.masters.begin(*node, move |session| {
+                    let mut statements = queue.iter().flatten();
+                    statements.try_for_each(|statement| session.client().batch_execute(&statement))
                 })?;
+                lanes.push((*node, lane));
+            }
+            feeds.push((*node, feed, self.key_statements(made)));
         }
-        Ok(())
+        let mut asked = Instant::now();
+        while feeds.iter().any(|(.., left)| !left.is_empty()) {
+            self.check_interrupt()?;
+            for (_, feed, left) in &mut feeds {
+                match left.pop().map(|next| feed.try_send(next)) {
+                    None | Some(Ok(())) => {}
+                    Some(Err(TrySendError::Full(next))) => left.push(next),
+                    // Its lanes have ended too early, and say why.
+                    Some(Err(TrySendError::Disconnected(_))) => left.clear(),
+                }
+            }
+            if asked.elapsed() >= limits::LOAD_BEAT {
+                for (node, ..) in &feeds {
+                    let alive = self.masters.is_alive(*node);
+                    alive.with_context(|| format!("make the keys on {node}"))?;
+                }
+                asked = Instant::now();
+            }
+            std::thread::sleep(limits::LOAD_KEY_PAUSE);
+        }
+        drop(feeds);
+        let outcomes: Vec<anyhow::Result<()>> = lanes
+            .into_iter()
+            .map(|(node, lane)| {
+                let outcome = self.masters.wait(node, lane);
+                outcome.with_context(|| format!("make the keys on {node}"))
+            })
+            .collect();
+        outcomes.into_iter().collect()
+    }
+
+    /// The statements for each table, the one with most to do last.
+    fn key_statements(&self, made: &stage::Definitions) -> Vec<Vec<String>> {
+        let rows_of = |table: &str| {
+            let mut files = self.progress.files.iter();
+            let file = files.find(|file| file.layout.tables.iter().any(|of| of.name == table));
+            file.map_or(0, |file| file.loaded)
+        };
+        let mut tables: Vec<(u64, Vec<String>)> = made
+            .tables
+            .iter()
+            .map(|table| {
+                let mut statements = table.keys.clone();
+                statements.push(format!("ANALYZE imdb_carga.{}", table.name));
+                (rows_of(&table.name) * statements.len() as u64, statements)
+            })
+            .collect();
+        tables.sort();
+        tables
+            .into_iter()
+            .map(|(_, statements)| statements)
+            .collect()
     }
 }
 

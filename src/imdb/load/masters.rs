@@ -95,30 +95,6 @@ impl Masters {
         }
     }
 
-    /// Runs on all masters at once what may take long.
-    ///
-    /// # Errors
-    /// The first that was met; the others were waited for.
-    pub fn all<T, W>(&self, doing: &str, work: impl Fn(NodeId) -> W) -> anyhow::Result<Vec<T>>
-    where
-        T: Send + 'static,
-        W: FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
-    {
-        let calls: Vec<_> = self
-            .nodes
-            .iter()
-            .map(|node| (*node, self.begin(*node, work(*node))))
-            .collect();
-        let outcomes: Vec<anyhow::Result<T>> = calls
-            .into_iter()
-            .map(|(node, call)| {
-                call.and_then(|call| self.wait(node, call))
-                    .with_context(|| format!("{doing} on {node}"))
-            })
-            .collect();
-        outcomes.into_iter().collect()
-    }
-
     /// Whether a master answers.
     ///
     /// # Errors
