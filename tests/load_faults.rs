@@ -97,6 +97,27 @@ fn a_load_that_dies_leaves_the_old_rows_and_the_next_one_is_whole() {
     write(folder, 10, "Old");
     must_load(&cluster, folder);
 
+    // Somebody reads on each master in turn for longer than one try waits: the load waits for them, and they read the old rows.
+    write(folder, 11, "Old");
+    for node in ["master1", "master2"] {
+        let mut reader = cluster.sql(node);
+        let mut reading = reader.transaction().expect("a transaction");
+        reading
+            .query("SELECT FROM titulos LIMIT 1", &[])
+            .expect("a row");
+        let child = begin(&cluster, folder);
+        std::thread::sleep(Duration::from_secs(4));
+        reading
+            .query("SELECT FROM titulos LIMIT 1", &[])
+            .expect("a row");
+        reading.rollback().expect("the end");
+        let output = child.wait_with_output().expect("its end");
+        assert!(output.status.success(), "{node}: {output:?}");
+    }
+    for master in &mut masters {
+        assert_eq!(title(master), "Old 1 11");
+    }
+
     // Killed in the middle.
     write(folder, 200_000, "New");
     let mut child = begin(&cluster, folder);
@@ -104,7 +125,7 @@ fn a_load_that_dies_leaves_the_old_rows_and_the_next_one_is_whole() {
     signal(&child, Signal::SIGKILL);
     child.wait().expect("its end");
     for master in &mut masters {
-        assert_eq!(title(master), "Old 1 10");
+        assert_eq!(title(master), "Old 1 11");
     }
     // Its sessions hold locks and an origin until the servers have noticed, and the next load must cope.
     write(folder, 20, "Newer");

@@ -64,6 +64,8 @@ fn receive(
     let mut file = app.loads.room().map_err(no_room)?;
     let mut piece = vec![0; limits::LOAD_READ_BYTES];
     let mut arrived = 0;
+    // With `Connection: upgrade` tiny_http hands out the whole connection as the body.
+    let mut body = body.take(announced.unwrap_or(limits::LOAD_BODY_MAX_BYTES + 1));
     loop {
         if Instant::now() >= deadline || !go_on() {
             return Err(msg::BODY_INCOMPLETE.into());

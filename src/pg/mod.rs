@@ -4,6 +4,7 @@ mod pool;
 mod sessions;
 mod settings;
 pub mod tls;
+mod unsent;
 
 pub use pool::Session;
 pub use sessions::{Call, CallError, Sessions};
@@ -11,6 +12,7 @@ pub use settings::{
     ConnectError, Settings, connection_settings, for_probes, for_requests, over_socket,
     without_waiting,
 };
+pub use unsent::unsent;
 
 use std::error::Error;
 

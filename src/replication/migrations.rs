@@ -3,8 +3,8 @@
 
 use super::reach::Reach;
 use crate::cluster::NodeId;
+use crate::pg::unsent;
 use anyhow::Context;
-use postgres::Client;
 
 /// One step of the schema. Numbers count from 1 without gaps; a step that has been published never changes again.
 struct Migration {
@@ -65,7 +65,8 @@ pub(super) fn apply(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyh
     for (number, migration) in (1i32..).zip(MIGRATIONS).skip(from) {
         let doing = format!("apply migration {number} ({})", migration.name);
         reach.run(node, &doing, move |session| {
-            unsent(session.client(), |client| {
+            // The peer makes the rows of a migration by itself, and may not have their tables yet, at which its apply worker would stop.
+            unsent(session.client(), ORIGIN, |client| {
                 let mut transaction = client.transaction()?;
                 transaction.batch_execute(migration.sql)?;
                 transaction.execute(
@@ -82,37 +83,6 @@ pub(super) fn apply(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyh
         ));
     }
     Ok(())
-}
-
-/// Does `work` as if it had come from elsewhere, so that it is not sent to the peer: that makes the rows of a migration by itself, and
-/// may not have their tables yet, at which its apply worker would stop. One session at a time has the origin, as with the set-up's lock.
-fn unsent(
-    client: &mut Client,
-    work: impl FnOnce(&mut Client) -> Result<(), postgres::Error>,
-) -> Result<(), postgres::Error> {
-    // One that an interrupted set-up has left is taken up.
-    client.query(
-        "SELECT pg_catalog.pg_replication_origin_create($1) WHERE pg_catalog.pg_replication_origin_oid($1) IS NULL",
-        &[&ORIGIN],
-    )?;
-    client.query(
-        "SELECT pg_catalog.pg_replication_origin_session_setup($1)",
-        &[&ORIGIN],
-    )?;
-    let worked = work(client);
-    // A server has room for few origins.
-    let ended = client
-        .query(
-            "SELECT pg_catalog.pg_replication_origin_session_reset()",
-            &[],
-        )
-        .and_then(|_| {
-            client.query(
-                "SELECT pg_catalog.pg_replication_origin_drop($1)",
-                &[&ORIGIN],
-            )
-        });
-    worked.and(ended.map(drop))
 }
 
 /// How many migrations a master has, if they are the first of ours.

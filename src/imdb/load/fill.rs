@@ -9,7 +9,7 @@ use super::rows::Reader;
 use super::sink::Sink;
 use super::{Load, stage, swap};
 use crate::cluster::NodeId;
-use crate::imdb::format::{File, Layout, TABLES_MAX};
+use crate::imdb::format::{File, Layout};
 use crate::limits;
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, TrySendError};
@@ -56,7 +56,7 @@ impl Load<'_> {
         if !self.has(File::Names) {
             known.persons = stage::ids(&self.masters, "personas", "id_persona")?;
         }
-        stage::prepare(&self.masters, &self.origin, TABLES_MAX + 1)?;
+        stage::prepare(&self.masters)?;
         self.enter(Phase::Rows);
         for (index, scan) in scans.into_iter().enumerate() {
             self.file(index, scan, &mut known, &mut catalogues)?;

@@ -187,15 +187,7 @@ impl Load<'_> {
                 "{node}: finishing load {load}, which {} has already",
                 node.peer()
             ));
-            let origin = format!("{}_0", self.origin);
-            self.masters.run(node, "make an origin", {
-                let origin = origin.clone();
-                move |session| {
-                    let sql = "SELECT pg_catalog.pg_replication_origin_create($1)";
-                    session.client().execute(sql, &[&origin]).map(drop)
-                }
-            })?;
-            swap::exchange(&self.masters, node, load, &script, &origin)?;
+            swap::exchange(&self.masters, node, load, &script, &self.origin)?;
             self.take_tables()?;
         }
         Ok(())
@@ -220,10 +212,10 @@ impl Load<'_> {
                 ));
             }
         }
-        let origin = format!("{}_0", self.origin);
         let load = self.progress.load;
         for (done, (node, script)) in scripts.iter().enumerate() {
-            let Err(error) = swap::exchange(&self.masters, *node, load, script, &origin) else {
+            let outcome = swap::exchange(&self.masters, *node, load, script, &self.origin);
+            let Err(error) = outcome else {
                 continue;
             };
             // Only the master itself knows, if the answer was lost. What cannot be known is left for the next load, which will.

@@ -6,9 +6,10 @@ use super::masters::Masters;
 use crate::cluster::NodeId;
 use crate::imdb::format::{Layout, Table};
 use crate::limits;
-use crate::pg::{Call, Session, explain};
+use crate::pg::{Call, Session, explain, unsent};
 use anyhow::bail;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
+use postgres::Client;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -159,11 +160,16 @@ fn copy(
     origin: &str,
     pieces: &Receiver<Piece>,
 ) -> Result<Result<u64, String>, postgres::Error> {
-    let client = session.client();
-    client.execute(
-        "SELECT pg_catalog.pg_replication_origin_session_setup($1)",
-        &[&origin],
-    )?;
+    unsent(session.client(), origin, |client| {
+        copy_all(client, table, pieces)
+    })
+}
+
+fn copy_all(
+    client: &mut Client,
+    table: &Table,
+    pieces: &Receiver<Piece>,
+) -> Result<Result<u64, String>, postgres::Error> {
     let mut transaction = client.transaction()?;
     let name = table.name;
     // Rows may be frozen only in a table that the same transaction has made.
@@ -198,7 +204,6 @@ fn copy(
         }
     };
     transaction.commit()?;
-    client.batch_execute("SELECT pg_catalog.pg_replication_origin_session_reset()")?;
     Ok(Ok(rows))
 }
 

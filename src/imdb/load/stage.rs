@@ -272,21 +272,15 @@ pub fn unfinished(left: &[(NodeId, Left)]) -> Option<(NodeId, i64, String)> {
     })
 }
 
-/// Makes room for a load: removes what an earlier one has left, and makes the schema and the origins.
+/// Makes room for a load: removes what an earlier one has left, and makes the schema.
 ///
 /// # Errors
 /// When a master cannot be asked, or another loader still works there.
-pub fn prepare(masters: &Masters, origin: &str, origins: usize) -> anyhow::Result<()> {
+pub fn prepare(masters: &Masters) -> anyhow::Result<()> {
     for node in &masters.nodes {
         clear(masters, *node)?;
-        let origin = origin.to_string();
-        masters.run(*node, "make room for the load", move |session| {
-            let client = session.client();
-            for index in 0..origins {
-                let name = format!("{origin}_{index}");
-                client.execute("SELECT pg_catalog.pg_replication_origin_create($1)", &[&name])?;
-            }
-            client.batch_execute(
+        masters.run(*node, "make room for the load", |session| {
+            session.client().batch_execute(
                 "CREATE SCHEMA imdb_carga; \
                  CREATE TABLE imdb_carga.rechazos (LIKE public.rechazos INCLUDING ALL EXCLUDING INDEXES); \
                  CREATE TABLE imdb_carga.estado (id_carga bigint NOT NULL, guion text NOT NULL)",

@@ -8,7 +8,7 @@ use super::stage::Definitions;
 use crate::cluster::NodeId;
 use crate::imdb::format::filler_of;
 use crate::limits;
-use crate::pg::CallError;
+use crate::pg::{CallError, unsent};
 use crate::replication::literal;
 use anyhow::Context;
 use postgres::error::SqlState;
@@ -186,34 +186,34 @@ pub fn exchange(
             if !done.is_empty() {
                 return Ok(());
             }
-            client.execute(
-                "SELECT CASE WHEN NOT pg_catalog.pg_replication_origin_session_is_setup() \
-                 THEN pg_catalog.pg_replication_origin_session_setup($1) END",
-                &[&origin],
-            )?;
-            let mut transaction = client.transaction()?;
-            // Whoever reads must not wait long behind this, and a vacuum that is in the way is sent away.
-            transaction.batch_execute(&format!(
-                "SET LOCAL lock_timeout = {}; SET LOCAL deadlock_timeout = {}",
-                limits::LOAD_SWAP_LOCK_MS,
-                limits::LOAD_SWAP_LOCK_MS / 4
-            ))?;
-            transaction.batch_execute(&sql)?;
-            transaction.commit()?;
-            client.batch_execute("SELECT pg_catalog.pg_replication_origin_session_reset()")
+            unsent(client, &origin, |client| {
+                let mut transaction = client.transaction()?;
+                // Whoever reads must not wait long behind this, and a vacuum that is in the way is sent away.
+                transaction.batch_execute(&format!(
+                    "SET LOCAL lock_timeout = {}; SET LOCAL deadlock_timeout = {}",
+                    limits::LOAD_SWAP_LOCK_MS,
+                    limits::LOAD_SWAP_LOCK_MS / 4
+                ))?;
+                transaction.batch_execute(&sql)?;
+                transaction.commit()
+            })
         });
         let error = match call.and_then(|call| masters.wait(node, call)) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
+        // Somebody is in the way; or the origin still belongs to a session whose end the server has not noticed.
+        let passing = [SqlState::LOCK_NOT_AVAILABLE, SqlState::OBJECT_IN_USE];
         let passes = match &error {
-            CallError::Verdict(error) => error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
-            _ => true,
+            CallError::Verdict(error) => error.code().is_some_and(|code| passing.contains(code)),
+            _ => {
+                masters.renew(node);
+                true
+            }
         };
         if !passes || Instant::now() >= deadline {
             return Err(error).with_context(doing);
         }
-        masters.renew(node);
         std::thread::sleep(limits::LOAD_SWAP_PAUSE);
     }
 }
