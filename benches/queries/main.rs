@@ -161,7 +161,7 @@ fn kinds(address: &str) -> Vec<Kind> {
     vec![
         Kind {
             name: "search, two words of a title",
-            share: 25,
+            share: 30,
             paths: two,
         },
         Kind {
@@ -176,17 +176,17 @@ fn kinds(address: &str) -> Vec<Kind> {
         },
         Kind {
             name: "filters and orders",
-            share: 10,
+            share: 5,
             paths: filters,
         },
         Kind {
             name: "title",
-            share: 40,
+            share: 45,
             paths: pages.collect(),
         },
         Kind {
             name: "person",
-            share: 10,
+            share: 5,
             paths: persons.collect(),
         },
     ]

@@ -192,9 +192,10 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 'nm' || lpad(id::text, greatest(7, length(id::text)), '0');
 
 CREATE INDEX titulos_buscable ON public.titulos USING gin (imdb_ha.buscable(titulo_principal, titulo_original));
--- A page of a search begins after one place in one of the next four, so all columns of an index run the same way.
+-- A page of a search begins after one place in one of the next five, so all columns of an index run the same way.
 CREATE INDEX titulos_anio ON public.titulos (anio_inicio, id_titulo);
 CREATE INDEX titulos_tipo ON public.titulos (id_tipo_titulo, id_titulo);
+CREATE INDEX titulos_tipo_anio ON public.titulos (id_tipo_titulo, anio_inicio, id_titulo);
 CREATE INDEX calificaciones_votos ON public.calificaciones (votos, id_titulo);
 CREATE INDEX calificaciones_promedio ON public.calificaciones (promedio, votos, id_titulo);
 CREATE INDEX episodios_serie ON public.episodios (id_serie, temporada, episodio);

@@ -151,7 +151,8 @@ fn run(session: &mut Session, search: &Search) -> Result<Found, Error> {
     }))
 }
 
-/// The places of up to `limit` titles of one part. Sent unprepared, with the values: a plan that is right for every word is good for none.
+/// The places of up to `limit` titles of one part. Most are sent unprepared, with the values: a plan that is right for every word is good for
+/// none.
 fn ids(
     session: &mut Session,
     search: &Search,
@@ -159,12 +160,19 @@ fn ids(
     resolved: Resolved,
     limit: i64,
 ) -> Result<Vec<Place>, Error> {
-    let (sql, words) = search.statement(part, resolved, limit);
-    let typed: Vec<(&(dyn ToSql + Sync), Type)> = words
+    let (sql, words) = search.statement(part, resolved);
+    let words = words
         .iter()
-        .map(|word| (word as &(dyn ToSql + Sync), Type::TEXT))
-        .collect();
-    let rows = session.client().query_typed(&sql, &typed)?;
+        .map(|word| (word as &(dyn ToSql + Sync), Type::TEXT));
+    let limit: (&(dyn ToSql + Sync), Type) = (&limit, Type::INT8);
+    let typed: Vec<(&(dyn ToSql + Sync), Type)> = words.chain([limit]).collect();
+    let rows = match search.is_fixed(part) {
+        true => {
+            let values: Vec<&(dyn ToSql + Sync)> = typed.iter().map(|(value, _)| *value).collect();
+            session.query(&sql, &values)?
+        }
+        false => session.client().query_typed(&sql, &typed)?,
+    };
     let place = |row: &postgres::Row| {
         let values = (1..row.len()).map(|index| row.try_get(index));
         let values = values.collect::<Result<Vec<i32>, Error>>()?;

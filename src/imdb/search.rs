@@ -121,8 +121,9 @@ pub enum Part {
 const TITLES: &str = "public.titulos AS t";
 const RATED: &str =
     "public.calificaciones AS c JOIN public.titulos AS t ON t.id_titulo = c.id_titulo";
+/// Asked of each title by itself: a few have the words, and a join would read all ratings.
 const UNRATED: &str =
-    "NOT EXISTS (SELECT FROM public.calificaciones AS c WHERE c.id_titulo = t.id_titulo)";
+    "(SELECT c.votos FROM public.calificaciones AS c WHERE c.id_titulo = t.id_titulo) IS NULL";
 
 /// What the names in a search stand for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -212,9 +213,9 @@ impl Search {
             .collect()
     }
 
-    /// The statement for up to `limit` ids of one part with the whole values of the key, and its parameters, which are texts. Whatever
-    /// else is in it is a number.
-    pub fn statement(&self, part: Part, resolved: Resolved, limit: i64) -> (String, Vec<String>) {
+    /// The statement for ids of one part with the whole values of the key, and its parameters, which are texts. After those it takes how
+    /// many ids, as a bigint. Whatever else is in it is a number.
+    pub fn statement(&self, part: Part, resolved: Resolved) -> (String, Vec<String>) {
         let (from, id, of_part) = self.source(part);
         let mut from = from.to_string();
         let mut wheres: Vec<String> = of_part.iter().map(|text| text.to_string()).collect();
@@ -278,9 +279,19 @@ impl Search {
             false => format!(" WHERE {}", wheres.join(" AND ")),
         };
         let order = order.join(", ");
-        let sql =
-            format!("SELECT {select} FROM {from}{joins}{filter} ORDER BY {order} LIMIT {limit}");
+        let limit = parameters.len() + 1;
+        let sql = format!(
+            "SELECT {select} FROM {from}{joins}{filter} ORDER BY {order} LIMIT ${limit}::int8"
+        );
         (sql, parameters)
+    }
+
+    /// Whether the statement of a part has no number in it and one plan that is right for all words: it looks them up.
+    pub fn is_fixed(&self, part: Part) -> bool {
+        let words = !self.words.whole.is_empty() || !self.words.prefixes.is_empty();
+        let bounds = self.desde.is_some() || self.hasta.is_some() || self.votos.is_some();
+        let named = self.genero.is_some() || self.tipo.is_some();
+        part == Part::Without && words && !bounds && !named && self.after.is_none()
     }
 
     /// Where the titles of a part come from, the id in it, and what makes them those of the part.
@@ -428,11 +439,11 @@ mod tests {
 
     #[test]
     fn a_statement_has_what_was_asked_for_and_no_more() {
-        let (sql, parameters) = search("votos").statement(Part::With, Resolved::default(), 21);
+        let (sql, parameters) = search("votos").statement(Part::With, Resolved::default());
         assert_eq!(
             sql,
             "SELECT c.id_titulo, (c.votos * 1)::int4 FROM public.calificaciones AS c \
-             JOIN public.titulos AS t ON t.id_titulo = c.id_titulo ORDER BY c.votos DESC, c.id_titulo DESC LIMIT 21"
+             JOIN public.titulos AS t ON t.id_titulo = c.id_titulo ORDER BY c.votos DESC, c.id_titulo DESC LIMIT $1::int8"
         );
         assert!(parameters.is_empty());
 
@@ -452,7 +463,7 @@ mod tests {
             genero: Some(9),
             tipo: Some(1),
         };
-        let (sql, parameters) = full.statement(Part::With, resolved, 2);
+        let (sql, parameters) = full.statement(Part::With, resolved);
         for part in [
             "g.id_genero = 9",
             "t.anio_inicio >= 1990",
@@ -460,6 +471,7 @@ mod tests {
             "c.votos >= 10",
             "(c.promedio, c.votos, c.id_titulo) < (9.3, 100, 5)",
             "$2::text",
+            "LIMIT $3::int8",
         ] {
             assert!(sql.contains(part), "{part} is not in {sql}");
         }
@@ -468,11 +480,26 @@ mod tests {
             after: None,
             ..full
         }
-        .statement(Part::Without, resolved, 2);
+        .statement(Part::Without, resolved);
         assert!(sql.contains("OFFSET 0) AS t JOIN"), "{sql}");
-        let (sql, _) = search("-anio").statement(Part::Without, Resolved::default(), 2);
+        let words = Words {
+            whole: "the".into(),
+            prefixes: vec![],
+        };
+        let fixed = Search {
+            words,
+            ..search("votos")
+        };
+        assert!(fixed.is_fixed(Part::Without) && !fixed.is_fixed(Part::With));
+        assert!(!search("votos").is_fixed(Part::Without));
+        let paged = Search {
+            after: Place::parse("votos_7"),
+            ..fixed
+        };
+        assert!(!paged.is_fixed(Part::Without));
+        let (sql, _) = search("-anio").statement(Part::Without, Resolved::default());
         assert!(
-            sql.ends_with("ORDER BY t.anio_inicio ASC, t.id_titulo ASC LIMIT 2"),
+            sql.ends_with("ORDER BY t.anio_inicio ASC, t.id_titulo ASC LIMIT $1::int8"),
             "{sql}"
         );
     }

@@ -19,27 +19,27 @@ use std::time::Duration;
 /// A connection with the statements that it has prepared.
 pub struct Session {
     client: Client,
-    statements: HashMap<&'static str, Statement>,
+    statements: HashMap<String, Statement>,
     /// Which life of the master this connection belongs to.
     life: u64,
     discard: bool,
 }
 
 impl Session {
-    /// Runs a statement, prepared once per connection.
+    /// Runs a statement, prepared once per connection and kept for as long: `sql` is one of few texts, without values in it.
     ///
     /// # Errors
     /// Those of the driver.
     pub fn query(
         &mut self,
-        sql: &'static str,
+        sql: &str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, postgres::Error> {
         let statement = match self.statements.get(sql) {
             Some(statement) => statement.clone(),
             None => {
                 let statement = self.client.prepare(sql)?;
-                self.statements.insert(sql, statement.clone());
+                self.statements.insert(sql.to_string(), statement.clone());
                 statement
             }
         };
