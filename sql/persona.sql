@@ -33,10 +33,7 @@ CROSS JOIN LATERAL (
             'tipo', (SELECT c.tipo_titulo FROM public.tipos_titulo AS c WHERE c.id_tipo_titulo = t.id_tipo_titulo),
             'titulo_principal', t.titulo_principal,
             'anio_inicio', t.anio_inicio,
-            'calificacion', (
-                SELECT json_build_object('promedio', c.promedio, 'votos', c.votos)
-                FROM public.calificaciones AS c WHERE c.id_titulo = f.id_titulo
-            ),
+            'calificacion', CASE WHEN t.votos IS NOT NULL THEN json_build_object('promedio', t.promedio, 'votos', t.votos) END,
             'papeles', (
                 SELECT json_agg(json_build_object(
                     'categoria', r.categoria, 'trabajo', r.trabajo, 'personajes', coalesce(to_json(r.personajes), '[]')

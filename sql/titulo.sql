@@ -14,10 +14,7 @@ SELECT json_build_object(
         FROM public.titulo_genero AS tg JOIN public.generos AS g USING (id_genero)
         WHERE tg.id_titulo = t.id_titulo
     ), '[]'),
-    'calificacion', (
-        SELECT json_build_object('promedio', c.promedio, 'votos', c.votos)
-        FROM public.calificaciones AS c WHERE c.id_titulo = t.id_titulo
-    ),
+    'calificacion', CASE WHEN t.votos IS NOT NULL THEN json_build_object('promedio', t.promedio, 'votos', t.votos) END,
     'serie', (
         SELECT json_build_object(
             'tconst', imdb_ha.tconst(e.id_serie), 'titulo', s.titulo_principal, 'temporada', e.temporada, 'episodio', e.episodio

@@ -12,20 +12,14 @@ FROM (
         t.anio_fin,
         t.duracion_min,
         coalesce((
-            SELECT json_agg(de_titulo)
-            FROM (
-                SELECT g.id_genero, g.genero
-                FROM public.titulo_genero AS tg JOIN public.generos AS g USING (id_genero)
-                WHERE tg.id_titulo = t.id_titulo
-                ORDER BY tg.orden, g.id_genero
-            ) AS de_titulo
+            SELECT json_agg(json_build_object(
+                'id_genero', tg.id_genero,
+                'genero', (SELECT g.genero FROM public.generos AS g WHERE g.id_genero = tg.id_genero)
+            ) ORDER BY tg.orden, tg.id_genero)
+            FROM public.titulo_genero AS tg
+            WHERE tg.id_titulo = t.id_titulo
         ), '[]') AS generos,
-        (
-            SELECT row_to_json(calificacion)
-            FROM (
-                SELECT c.promedio, c.votos FROM public.calificaciones AS c WHERE c.id_titulo = t.id_titulo
-            ) AS calificacion
-        ) AS calificacion
+        CASE WHEN t.votos IS NOT NULL THEN json_build_object('promedio', t.promedio, 'votos', t.votos) END AS calificacion
     FROM unnest($1::integer[]) WITH ORDINALITY AS pagina (id_titulo, lugar)
     JOIN public.titulos AS t USING (id_titulo)
     ORDER BY pagina.lugar

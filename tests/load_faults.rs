@@ -181,7 +181,7 @@ fn a_load_that_dies_leaves_the_old_rows_and_the_next_one_is_whole() {
     );
     for master in &mut masters {
         assert_eq!(title(master), "Newest 1 30");
-        assert!(is(master, "(SELECT count(*) = 1 FROM calificaciones)"));
+        assert!(is(master, "(SELECT count(votos) = 1 FROM titulos)"));
     }
     assert_equal(&cluster);
 }
@@ -311,7 +311,7 @@ fn a_file_that_is_sent_to_the_api_is_loaded_and_can_be_followed() {
     for node in ["master1", "master2"] {
         assert!(is(
             &mut cluster.sql(node),
-            "(SELECT count(*) = 60000 FROM calificaciones)"
+            "(SELECT count(votos) = 60000 FROM titulos)"
         ));
     }
     assert_equal(&cluster);

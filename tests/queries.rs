@@ -17,7 +17,9 @@ INSERT INTO titulos VALUES
     (1668746, 3, 'The Kingsroad', 'The Kingsroad', false, 2011, NULL, 56),
     (457430, 1, 'Pan''s Labyrinth', 'El laberinto del fauno', false, 2006, NULL, 118),
     (2147483647, 11, 'Spider-Man "∞" \ Ñandú', NULL, true, NULL, NULL, NULL);
-INSERT INTO calificaciones VALUES (111161, 9.3, 2900000), (944947, 9.2, 2300000), (1480055, 8.9, 60000), (457430, 8.2, 700000);
+UPDATE titulos SET promedio = nota, votos = cuantos
+    FROM (VALUES (111161, 9.3, 2900000), (944947, 9.2, 2300000), (1480055, 8.9, 60000), (457430, 8.2, 700000)) AS de (titulo, nota, cuantos)
+    WHERE id_titulo = titulo;
 INSERT INTO episodios VALUES (1480055, 944947, 1, 1), (1668746, 944947, 1, 2);
 INSERT INTO titulo_genero VALUES (111161, 9, 1), (944947, 9, 3), (944947, 1, 1), (944947, 3, 2), (457430, 27, 1);
 INSERT INTO personas VALUES
@@ -30,10 +32,9 @@ INSERT INTO persona_profesion VALUES (1104, 46, 1), (1104, 19, 2);
 INSERT INTO persona_conocida VALUES (1104, 111161, 1);
 INSERT INTO titulos_alternos VALUES (111161, 1, 'Cadena perpetua', 'ES', NULL, '{imdbDisplay}', NULL, false);
 -- Ten have the same votes, ten the same mean, and every third no year.
-INSERT INTO titulos SELECT 10000 + i, 1, 'Serie B número ' || i, 'Serie B', false, CASE WHEN i % 3 > 0 THEN 1950 + i / 6 END, NULL, NULL
+INSERT INTO titulos SELECT 10000 + i, 1, 'Serie B número ' || i, 'Serie B', false, CASE WHEN i % 3 > 0 THEN 1950 + i / 6 END, NULL, NULL,
+    CASE WHEN i <= 10 THEN 5.5 WHEN i <= 40 THEN 1 + i / 10.0 END, CASE WHEN i BETWEEN 11 AND 20 THEN 50 WHEN i <= 40 THEN i * 10 END
     FROM generate_series(1, 60) AS i;
-INSERT INTO calificaciones SELECT 10000 + i, CASE WHEN i <= 10 THEN 5.5 ELSE 1 + i / 10.0 END, CASE WHEN i BETWEEN 11 AND 20 THEN 50 ELSE i * 10 END
-    FROM generate_series(1, 40) AS i;
 INSERT INTO titulo_genero SELECT 10000 + i, 28, 1 FROM generate_series(1, 60) AS i;
 -- A long cast, and somebody in many titles.
 INSERT INTO personas SELECT 5000 + i, 'Extra ' || i FROM generate_series(1, 150) AS i;

@@ -41,7 +41,7 @@ FILES = {
 NOT_IN_SQLITE = "title.crew"
 # The films' tables that the files become.
 TABLES = [
-    "titulos", "personas", "calificaciones", "episodios", "titulo_genero", "participaciones", "titulo_director",
+    "titulos", "personas", "episodios", "titulo_genero", "participaciones", "titulo_director",
     "titulo_escritor", "persona_profesion", "persona_conocida", "titulos_alternos",
 ]
 # What a session with an origin writes is not decoded for the other master. So psql has the master for itself, which it would not
@@ -243,7 +243,7 @@ class Bench:
             raise Failed("copy-rows takes the rows that load-one has loaded, and there are none")
         total = 0.0
         for table, file in files.items():
-            self.cluster.sql(0, f"CREATE TABLE bench.{table} (LIKE public.{table})")
+            self.cluster.sql(0, f"CREATE TABLE bench.{table} (LIKE public.{table} INCLUDING GENERATED)")
             total += self.copy(["psql"], rf"\copy bench.{table} FROM '{file}'", counts[table])
             os.remove(file)
         self.note("copy-rows", total, self.whole.all_rows)

@@ -13,7 +13,7 @@ pub enum File {
 }
 
 /// A table that a file fills; it is exchanged as a whole with each load of that file.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     pub name: &'static str,
     /// In the order in which the loader writes them.
@@ -28,6 +28,7 @@ pub struct Layout {
     pub name: &'static str,
     /// The names of its columns, which its first line must have exactly so.
     pub header: &'static [&'static str],
+    /// Empty for the ratings, which stand in the rows of their titles.
     pub tables: &'static [Table],
     /// Whether its rows are told apart by a title and a place in its list.
     pub has_places: bool,
@@ -39,6 +40,13 @@ pub struct Layout {
 const fn table(name: &'static str, columns: &'static str) -> Table {
     Table { name, columns }
 }
+
+/// The titles, whose last two columns come from the file of ratings.
+pub const TITULOS: &[Table] = &[table(
+    "titulos",
+    "id_titulo, id_tipo_titulo, titulo_principal, titulo_original, es_adulto, anio_inicio, anio_fin, duracion_min, \
+     promedio, votos",
+)];
 
 /// The most tables that one file fills.
 pub const TABLES_MAX: usize = 3;
@@ -60,11 +68,7 @@ pub const LAYOUTS: &[Layout] = &[
             "genres",
         ],
         tables: &[
-            table(
-                "titulos",
-                "id_titulo, id_tipo_titulo, titulo_principal, titulo_original, es_adulto, anio_inicio, anio_fin, \
-                 duracion_min",
-            ),
+            TITULOS[0],
             table("titulo_genero", "id_titulo, id_genero, orden"),
         ],
         has_places: false,
@@ -162,7 +166,7 @@ pub const LAYOUTS: &[Layout] = &[
         file: File::Ratings,
         name: "title.ratings",
         header: &["tconst", "averageRating", "numVotes"],
-        tables: &[table("calificaciones", "id_titulo, promedio, votos")],
+        tables: &[],
         has_places: false,
         needs_titles: true,
         needs_persons: false,

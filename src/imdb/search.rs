@@ -118,12 +118,9 @@ pub enum Part {
     Without,
 }
 
-const TITLES: &str = "public.titulos AS t";
-const RATED: &str =
-    "public.calificaciones AS c JOIN public.titulos AS t ON t.id_titulo = c.id_titulo";
-/// Asked of each title by itself: a few have the words, and a join would read all ratings.
-const UNRATED: &str =
-    "(SELECT c.votos FROM public.calificaciones AS c WHERE c.id_titulo = t.id_titulo) IS NULL";
+/// The words of a title, which those with a rating have beside them, and of any title.
+const KEPT_WORDS: &str = "t.buscable";
+const FOUND_WORDS: &str = "imdb_ha.buscable(t.titulo_principal, t.titulo_original)";
 
 /// What the names in a search stand for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -153,9 +150,9 @@ impl Order {
     /// The columns of the key, and by what a value of theirs is multiplied to be whole.
     fn columns(self) -> &'static [(&'static str, i32)] {
         match self.key {
-            Key::Votos => &[("c.votos", 1)],
+            Key::Votos => &[("t.votos", 1)],
             // Of equal means, the one of more votes says more.
-            Key::Promedio => &[("c.promedio", 10), ("c.votos", 1)],
+            Key::Promedio => &[("t.promedio", 10), ("t.votos", 1)],
             Key::Anio => &[("t.anio_inicio", 1)],
         }
     }
@@ -216,16 +213,13 @@ impl Search {
     /// The statement for ids of one part with the whole values of the key, and its parameters, which are texts. After those it takes how
     /// many ids, as a bigint. Whatever else is in it is a number.
     pub fn statement(&self, part: Part, resolved: Resolved) -> (String, Vec<String>) {
-        let (from, id, of_part) = self.source(part);
-        let mut from = from.to_string();
-        let mut wheres: Vec<String> = of_part.iter().map(|text| text.to_string()).collect();
+        let (of_part, titles) = self.source(part);
+        let mut from = "public.titulos AS t".to_string();
+        let mut wheres = vec![of_part.to_string()];
         let mut joins = String::new();
         if let Some(genero) = resolved.genero {
             let on = "g.id_titulo = t.id_titulo AND g.id_genero";
             let _ = write!(joins, " JOIN public.titulo_genero AS g ON {on} = {genero}");
-        }
-        if self.votos.is_some() && self.order.key == Key::Anio {
-            joins.push_str(" JOIN public.calificaciones AS c ON c.id_titulo = t.id_titulo");
         }
         let bounds = [
             self.desde.map(|year| format!("t.anio_inicio >= {year}")),
@@ -233,15 +227,15 @@ impl Search {
             resolved
                 .tipo
                 .map(|tipo| format!("t.id_tipo_titulo = {tipo}")),
-            self.votos.map(|votos| format!("c.votos >= {votos}")),
+            self.votos.map(|votos| format!("t.votos >= {votos}")),
         ];
         wheres.extend(bounds.into_iter().flatten());
-        let (words, parameters) = self.words.condition();
+        let (words, parameters) = self.words.condition(titles);
         match (part, words) {
             // What no known title has may yet be common, in titles of an age: all of them are looked up, since a walk that waits for the
             // next one could go through the whole table.
             (Part::Without, Some(words)) => {
-                from = format!("(SELECT t.* FROM {TITLES} WHERE {words} OFFSET 0) AS t");
+                from = format!("(SELECT t.* FROM public.titulos AS t WHERE {words} OFFSET 0) AS t");
             }
             (_, words) => wheres.extend(words),
         }
@@ -249,7 +243,7 @@ impl Search {
             Part::With => self.order.columns().iter().map(|(name, _)| *name).collect(),
             Part::Without => Vec::new(),
         };
-        let sorted: Vec<&str> = columns.iter().copied().chain([id]).collect();
+        let sorted: Vec<&str> = columns.iter().copied().chain(["t.id_titulo"]).collect();
         let after = self.after.as_ref().filter(|place| place.part() == part);
         wheres.extend(after.map(|place| {
             let sign = if self.order.ascending { '>' } else { '<' };
@@ -273,15 +267,14 @@ impl Search {
                 .collect(),
             Part::Without => Vec::new(),
         };
-        let select = [vec![id.to_string()], values].concat().join(", ");
-        let filter = match wheres.is_empty() {
-            true => String::new(),
-            false => format!(" WHERE {}", wheres.join(" AND ")),
-        };
+        let select = [vec!["t.id_titulo".to_string()], values]
+            .concat()
+            .join(", ");
+        let filter = wheres.join(" AND ");
         let order = order.join(", ");
         let limit = parameters.len() + 1;
         let sql = format!(
-            "SELECT {select} FROM {from}{joins}{filter} ORDER BY {order} LIMIT ${limit}::int8"
+            "SELECT {select} FROM {from}{joins} WHERE {filter} ORDER BY {order} LIMIT ${limit}::int8"
         );
         (sql, parameters)
     }
@@ -294,13 +287,13 @@ impl Search {
         part == Part::Without && words && !bounds && !named && self.after.is_none()
     }
 
-    /// Where the titles of a part come from, the id in it, and what makes them those of the part.
-    fn source(&self, part: Part) -> (&'static str, &'static str, Option<&'static str>) {
+    /// What makes titles those of a part, and where their words are.
+    fn source(&self, part: Part) -> (&'static str, &'static str) {
         match (self.order.key, part) {
-            (Key::Votos | Key::Promedio, Part::With) => (RATED, "c.id_titulo", None),
-            (Key::Votos | Key::Promedio, Part::Without) => (TITLES, "t.id_titulo", Some(UNRATED)),
-            (Key::Anio, Part::With) => (TITLES, "t.id_titulo", Some("t.anio_inicio IS NOT NULL")),
-            (Key::Anio, Part::Without) => (TITLES, "t.id_titulo", Some("t.anio_inicio IS NULL")),
+            (Key::Votos | Key::Promedio, Part::With) => ("t.votos IS NOT NULL", KEPT_WORDS),
+            (Key::Votos | Key::Promedio, Part::Without) => ("t.votos IS NULL", FOUND_WORDS),
+            (Key::Anio, Part::With) => ("t.anio_inicio IS NOT NULL", FOUND_WORDS),
+            (Key::Anio, Part::Without) => ("t.anio_inicio IS NULL", FOUND_WORDS),
         }
     }
 }
@@ -322,8 +315,8 @@ impl Place {
 }
 
 impl Words {
-    /// The condition that a title has them all, and its parameters; neither without words.
-    fn condition(&self) -> (Option<String>, Vec<String>) {
+    /// The condition that `titles` have them all, and its parameters; neither without words.
+    fn condition(&self, titles: &str) -> (Option<String>, Vec<String>) {
         let query = |index: usize| {
             format!("plainto_tsquery('pg_catalog.simple', imdb_ha.sin_acentos(${index}::text))")
         };
@@ -341,7 +334,6 @@ impl Words {
                 "(replace({text}, ''' &', ''':* &') || ':*')::tsquery"
             ));
         }
-        let titles = "imdb_ha.buscable(t.titulo_principal, t.titulo_original)";
         let condition =
             (!parts.is_empty()).then(|| format!("{titles} @@ ({})", parts.join(" && ")));
         (condition, parameters)
@@ -442,8 +434,8 @@ mod tests {
         let (sql, parameters) = search("votos").statement(Part::With, Resolved::default());
         assert_eq!(
             sql,
-            "SELECT c.id_titulo, (c.votos * 1)::int4 FROM public.calificaciones AS c \
-             JOIN public.titulos AS t ON t.id_titulo = c.id_titulo ORDER BY c.votos DESC, c.id_titulo DESC LIMIT $1::int8"
+            "SELECT t.id_titulo, (t.votos * 1)::int4 FROM public.titulos AS t WHERE t.votos IS NOT NULL \
+             ORDER BY t.votos DESC, t.id_titulo DESC LIMIT $1::int8"
         );
         assert!(parameters.is_empty());
 
@@ -468,8 +460,8 @@ mod tests {
             "g.id_genero = 9",
             "t.anio_inicio >= 1990",
             "t.id_tipo_titulo = 1",
-            "c.votos >= 10",
-            "(c.promedio, c.votos, c.id_titulo) < (9.3, 100, 5)",
+            "t.votos >= 10",
+            "(t.promedio, t.votos, t.id_titulo) < (9.3, 100, 5)",
             "$2::text",
             "LIMIT $3::int8",
         ] {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub const BINARY: &str = env!("CARGO_BIN_EXE_imdb-ha");
 
 /// Tables of schema public beside `generos`, from sql/migrations.
-pub const FILM_TABLES: usize = 17;
+pub const FILM_TABLES: usize = 16;
 
 /// Rows of a new master: 28 genres and their codes, 11 types of titles, 13 categories, 46 professions.
 pub const ROWS_FROM_THE_START: u64 = 126;

@@ -1,5 +1,6 @@
 //! The cells of a row: reading them, and writing them as PostgreSQL's COPY wants them in its text format. Pure.
 
+use super::ratings::Rating;
 use std::fmt;
 
 /// Why a row, or one column of it, is not in its table. Each has a text in the database's language and one for the commands.
@@ -145,16 +146,21 @@ pub fn flag(cell: &[u8], column: &'static str) -> Result<Option<bool>, Bad> {
     }
 }
 
-/// Whether a cell is an average from 1 to 10 with one place at most behind the point. A second one would be rounded away.
-pub fn is_average(cell: &[u8]) -> bool {
+/// The tenths of an average from 1 to 10 with one place at most behind the point. A second one would be rounded away.
+pub fn tenths(cell: &[u8]) -> Option<u8> {
     let (whole, tenth) = match memchr::memchr(b'.', cell) {
         Some(at) => (&cell[..at], &cell[at + 1..]),
         None => (cell, &b"0"[..]),
     };
-    let (Some(whole), [tenth]) = (number_of(whole), tenth) else {
-        return false;
+    let [tenth] = tenth else {
+        return None;
     };
-    tenth.is_ascii_digit() && (1..=9).contains(&whole) || (whole == 10 && *tenth == b'0')
+    let tenths = number_of(whole)?
+        .checked_mul(10)?
+        .checked_add(number_of(&[*tenth])?)?;
+    u8::try_from(tenths)
+        .ok()
+        .filter(|tenths| (10..=100).contains(tenths))
 }
 
 /// The values of a list with commas; none when there is no value.
@@ -234,6 +240,14 @@ impl Rows {
         self
     }
 
+    /// The mean and the votes, or no values.
+    pub fn rating(&mut self, rating: Option<Rating>) -> &mut Rows {
+        match rating {
+            Some(rating) => self.cell(rating.mean().as_bytes()).number(rating.votes),
+            None => self.cell(NULL).cell(NULL),
+        }
+    }
+
     /// Ends the row.
     pub fn end(&mut self) {
         if let Some(last) = self.0.last_mut() {
@@ -303,13 +317,24 @@ mod tests {
         ] {
             assert_eq!(read(wrong), Err(Reason::NotANumber), "{wrong}");
         }
-        for right in ["1", "9.3", "10", "10.0"] {
-            assert!(is_average(right.as_bytes()), "{right}");
+        for (right, expected) in [("1", 10), ("9.3", 93), ("10", 100), ("10.0", 100)] {
+            assert_eq!(tenths(right.as_bytes()), Some(expected), "{right}");
         }
         for wrong in [
-            "0.9", "10.1", "9.35", "", ".", "9.", ".5", "x", "\\N", "11", "0.5",
+            "0.9",
+            "10.1",
+            "9.35",
+            "",
+            ".",
+            "9.",
+            ".5",
+            "x",
+            "\\N",
+            "11",
+            "0.5",
+            "999999999999999999",
         ] {
-            assert!(!is_average(wrong.as_bytes()), "{wrong}");
+            assert_eq!(tenths(wrong.as_bytes()), None, "{wrong}");
         }
     }
 

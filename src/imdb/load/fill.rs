@@ -1,6 +1,6 @@
 //! Filling the new tables, beside those that are there.
 
-use super::cells::{self, Bad, Rows};
+use super::cells::{self, Bad, Reason, Rows};
 use super::known::{Catalogues, Known, Places};
 use super::preflight::{Found, Scan};
 use super::read::{Lines, lines};
@@ -9,7 +9,7 @@ use super::rows::Reader;
 use super::sink::Sink;
 use super::{Load, stage, swap};
 use crate::cluster::NodeId;
-use crate::imdb::format::{File, Layout};
+use crate::imdb::format::{File, Layout, TITULOS};
 use crate::limits;
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, TrySendError};
@@ -20,8 +20,11 @@ use std::time::Instant;
 
 impl Load<'_> {
     /// Fills the new tables and gives them their keys; returns how they take the place of the old ones.
-    pub(super) fn stage(&mut self, scans: Vec<Scan>) -> anyhow::Result<Vec<(NodeId, String)>> {
-        let names = stage::tables_of(self.layouts());
+    pub(super) fn stage(&mut self, mut scans: Vec<Scan>) -> anyhow::Result<Vec<(NodeId, String)>> {
+        let mut names = stage::tables_of(self.layouts());
+        if self.rates_titles_there() {
+            names.push(TITULOS[0].name);
+        }
         let mut made = Vec::new();
         for node in self.masters.nodes.clone() {
             made.push((node, stage::definitions(&self.masters, node, &names)?));
@@ -49,15 +52,12 @@ impl Load<'_> {
             )?,
             genres,
         };
-        let mut known = Known::default();
-        if !self.has(File::Titles) {
-            known.titles = stage::ids(&self.masters, "titulos", "id_titulo")?;
-        }
-        if !self.has(File::Names) {
-            known.persons = stage::ids(&self.masters, "personas", "id_persona")?;
-        }
+        let mut known = self.known(&mut scans)?;
         stage::prepare(&self.masters)?;
         self.enter(Phase::Rows);
+        if self.rates_titles_there() {
+            self.rate_titles_there(&mut known)?;
+        }
         for (index, scan) in scans.into_iter().enumerate() {
             self.file(index, scan, &mut known, &mut catalogues)?;
         }
@@ -85,6 +85,32 @@ impl Load<'_> {
         Ok(scripts)
     }
 
+    /// Whether there are ratings for titles that are there already.
+    fn rates_titles_there(&self) -> bool {
+        self.has(File::Ratings) && !self.has(File::Titles)
+    }
+
+    /// What no file will tell before it is needed.
+    fn known(&self, scans: &mut [Scan]) -> anyhow::Result<Known> {
+        let mut known = Known::default();
+        for (scan, layout) in scans.iter_mut().zip(self.layouts()) {
+            if layout.file == File::Ratings {
+                known.ratings = std::mem::take(&mut scan.ratings);
+            }
+        }
+        if self.has(File::Titles) && !self.has(File::Ratings) {
+            known.ratings = self.ratings_there()?;
+        }
+        // Those that are rated anew become known on the way.
+        if !self.has(File::Titles) && !self.rates_titles_there() {
+            known.titles = stage::ids(&self.masters, "titulos", "id_titulo")?;
+        }
+        if !self.has(File::Names) {
+            known.persons = stage::ids(&self.masters, "personas", "id_persona")?;
+        }
+        Ok(known)
+    }
+
     /// Loads one file: a thread reads, this one takes the lines apart, and others send.
     fn file(
         &mut self,
@@ -97,7 +123,7 @@ impl Load<'_> {
         let Found { layout, path, name } = &self.wanted.files[index];
         let layout: &'static Layout = layout;
         self.progress.files[index].phase = Phase::Rows;
-        let mut sink = Sink::open(&self.masters, layout, &self.origin)?;
+        let mut sink = Sink::open(&self.masters, layout.tables, &self.origin)?;
         let reader = Reader::new(layout, Places::new(scan.scattered), known, catalogues);
         let mut taker = Taker {
             load: self.progress.load,
@@ -118,6 +144,10 @@ impl Load<'_> {
             (self.tell)(&self.progress);
             self.check_interrupt()?;
         }
+        if layout.file == File::Titles && !self.has(File::Ratings) {
+            taker.reject_lost_ratings();
+            sink.send_rejects(std::mem::take(&mut taker.rejects.0))?;
+        }
         let of_file = &mut self.progress.files[index];
         if of_file.read != scan.rows {
             bail!(
@@ -127,12 +157,16 @@ impl Load<'_> {
             );
         }
         let counts = sink.end()?;
-        // The first table of a file has one row per row; those of the crew have lists alone.
-        if layout.file != File::Crew && counts.first() != Some(&of_file.loaded) {
+        // The first table of a file has one row per row; those of the crew have lists alone, and ratings are in the rows of titles.
+        let arrived = match layout.file {
+            File::Crew => None,
+            File::Ratings => Some(known.ratings.given),
+            _ => counts.first().copied(),
+        };
+        if let Some(arrived) = arrived.filter(|arrived| *arrived != of_file.loaded) {
             bail!(
-                "{name}: {} rows were sent and {:?} have arrived",
-                of_file.loaded,
-                counts.first()
+                "{name}: {} rows were sent and {arrived} have arrived",
+                of_file.loaded
             );
         }
         of_file.seconds = began.elapsed().as_secs_f64();
@@ -265,6 +299,20 @@ impl Taker<'_> {
                 *progress.reasons.entry(bad.reason).or_default() += 1;
                 self.reject(of_file.layout.name, number, bad, line);
             }
+        }
+    }
+
+    /// Ratings of an earlier load whose title is not there any more.
+    fn reject_lost_ratings(&mut self) {
+        self.line = 0;
+        for ((title, rating), number) in self.reader.ratings_left().into_iter().zip(1..) {
+            let bad = Bad::new(Reason::Dangling, "id_titulo", title.to_string().as_bytes());
+            let row = format!(
+                r#"{{"votos": {}, "promedio": {}, "id_titulo": {title}}}"#,
+                rating.votes,
+                rating.mean()
+            );
+            self.reject("title.ratings", number, &bad, row.as_bytes());
         }
     }
 

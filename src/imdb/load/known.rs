@@ -2,14 +2,16 @@
 //! catalogues. It takes some megabytes for a full set of files, and no question goes to a master.
 
 use super::cells::{Bad, Reason};
+use super::ratings::Ratings;
 use roaring::RoaringBitmap;
 use std::collections::{HashMap, HashSet};
 
-/// The ids that are there: of the files being loaded, or of the tables as they are.
+/// The ids that are there, and the ratings that wait for their titles: of the files being loaded, or of the tables as they are.
 #[derive(Debug, Default)]
 pub struct Known {
     pub titles: Ids,
     pub persons: Ids,
+    pub ratings: Ratings,
 }
 
 /// A set of ids; one bit each, where they lie close together.

@@ -11,6 +11,7 @@ mod fill;
 mod known;
 mod masters;
 pub mod preflight;
+mod ratings;
 pub mod read;
 pub mod report;
 mod rows;

@@ -1,6 +1,7 @@
 //! Reads every file to its end before anything is touched: whether it is one of the seven, whole and UTF-8. What is learnt on the way
 //! is how many rows there are, and what the loading must know beforehand.
 
+use super::ratings::Ratings;
 use super::read::{Lines, lines};
 use crate::imdb::format::{File, LAYOUTS, Layout};
 use crate::limits;
@@ -25,6 +26,7 @@ pub struct Scan {
     pub scattered: RoaringBitmap,
     /// IMDb's codes of the genres.
     pub genres: BTreeSet<Vec<u8>>,
+    pub ratings: Ratings,
 }
 
 /// The files of a folder, in the order in which they are loaded.
@@ -105,8 +107,11 @@ pub fn scan(
             if layout.has_places {
                 keys.see(line);
             }
-            if layout.file == File::Titles {
-                see_genres(line, &mut scan.genres);
+            match layout.file {
+                File::Titles => see_genres(line, &mut scan.genres),
+                // What is none is rejected when the file is loaded.
+                File::Ratings => drop(scan.ratings.see(line)),
+                _ => {}
             }
         }
         if scan.genres.len() > limits::LOAD_GENRES_MAX {

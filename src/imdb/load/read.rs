@@ -38,25 +38,33 @@ impl Lines {
     /// # Errors
     /// Those of the file, and a line of more than [`limits::LOAD_LINE_BYTES`].
     pub fn next_block(&mut self, block: &mut Vec<u8>) -> io::Result<bool> {
-        block.clear();
-        let most = limits::LOAD_BLOCK_BYTES as u64;
-        self.reader.by_ref().take(most).read_to_end(block)?;
-        if block.is_empty() {
-            return Ok(false);
+        next_block(&mut self.reader, block)
+    }
+}
+
+/// The same of whatever can be read.
+///
+/// # Errors
+/// Those of the reader, and a line of more than [`limits::LOAD_LINE_BYTES`].
+pub fn next_block(reader: &mut impl BufRead, block: &mut Vec<u8>) -> io::Result<bool> {
+    block.clear();
+    let most = limits::LOAD_BLOCK_BYTES as u64;
+    reader.by_ref().take(most).read_to_end(block)?;
+    if block.is_empty() {
+        return Ok(false);
+    }
+    if !block.ends_with(b"\n") {
+        let most = limits::LOAD_LINE_BYTES as u64;
+        let more = reader.by_ref().take(most).read_until(b'\n', block)?;
+        if more == limits::LOAD_LINE_BYTES && !block.ends_with(b"\n") {
+            let why = format!("a line is longer than {more} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         if !block.ends_with(b"\n") {
-            let most = limits::LOAD_LINE_BYTES as u64;
-            let more = self.reader.by_ref().take(most).read_until(b'\n', block)?;
-            if more == limits::LOAD_LINE_BYTES && !block.ends_with(b"\n") {
-                let why = format!("a line is longer than {more} bytes");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            }
-            if !block.ends_with(b"\n") {
-                block.push(b'\n');
-            }
+            block.push(b'\n');
         }
-        Ok(true)
     }
+    Ok(true)
 }
 
 /// The lines of a block, without their ends.

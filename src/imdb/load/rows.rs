@@ -2,6 +2,7 @@
 
 use super::cells::{self, Bad, NULL, Reason, Rows};
 use super::known::{Catalogues, Ids, Known, Places};
+use super::ratings::Rating;
 use crate::imdb::format::{File, Layout, TABLES_MAX};
 
 const YEARS: (i64, i64) = (i16::MIN as i64, i16::MAX as i64);
@@ -107,7 +108,8 @@ impl<'a> Reader<'a> {
             .text(cells[2])
             .text(cells[3])
             .flag(Some(adult));
-        titles.maybe(start).maybe(end).maybe(minutes).end();
+        titles.maybe(start).maybe(end).maybe(minutes);
+        titles.rating(self.known.ratings.give(id)).end();
         self.once.clear();
         for (genre, order) in cells::list(cells[8]).zip(1..) {
             let number = self.catalogues.genres.get(genre).copied();
@@ -267,14 +269,15 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// It is in the row of its title already.
     fn rating(&mut self, cells: &[&[u8]; 9]) -> Result<(), Bad> {
-        if !cells::is_average(cells[1]) {
-            return Err(Bad::new(Reason::NotANumber, "averageRating", cells[1]));
-        }
-        let votes = cells::required(cells[2], ANY.0, ANY.1, "numVotes")?;
-        let id = self.one_per_title(cells[0])?;
-        self.out[0].number(id).cell(cells[1]).number(votes).end();
-        Ok(())
+        Rating::read(cells[1], cells[2])?;
+        self.one_per_title(cells[0]).map(drop)
+    }
+
+    /// The ratings that no title of the file has got.
+    pub fn ratings_left(&mut self) -> Vec<(i32, Rating)> {
+        self.known.ratings.left()
     }
 
     /// The title of a row whose title must be there, and have no other row.

@@ -4,7 +4,7 @@
 
 use super::masters::Masters;
 use crate::cluster::NodeId;
-use crate::imdb::format::{Layout, Table};
+use crate::imdb::format::Table;
 use crate::limits;
 use crate::pg::{Call, Session, explain, unsent};
 use anyhow::bail;
@@ -47,14 +47,10 @@ impl<'a> Sink<'a> {
     /// When it cannot be begun on a master.
     pub fn open(
         masters: &'a Masters,
-        layout: &'static Layout,
+        tables: &'static [Table],
         origin: &str,
     ) -> anyhow::Result<Sink<'a>> {
-        let tables = layout
-            .tables
-            .iter()
-            .chain(std::iter::once(&REJECTS))
-            .zip(0..);
+        let tables = tables.iter().chain(std::iter::once(&REJECTS)).zip(0..);
         let mut ways = Vec::new();
         for (table, index) in tables {
             let mut of_table = Vec::new();
@@ -75,7 +71,7 @@ impl<'a> Sink<'a> {
         Ok(Sink { masters, ways })
     }
 
-    /// Sends rows into a table of the file, by its place in the layout.
+    /// Sends rows into a table, by its place among those it was opened with.
     ///
     /// # Errors
     /// Why a master does not take them.

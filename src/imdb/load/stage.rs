@@ -3,10 +3,13 @@
 
 use super::known::{Catalogue, Ids};
 use super::masters::Masters;
+use super::read;
 use crate::cluster::NodeId;
+use crate::limits;
 use anyhow::{Context, bail};
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use std::collections::{BTreeSet, HashMap};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufReader, Read};
 
 /// How one table of a master is made, apart from its columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,24 +169,72 @@ fn values(
 /// # Errors
 /// When they cannot be read.
 pub fn ids(masters: &Masters, table: &'static str, column: &'static str) -> anyhow::Result<Ids> {
-    let node = masters.nodes[0];
-    let doing = || format!("read the ids of {table} on {node}");
     let sql = format!("COPY public.{table} ({column}) TO STDOUT");
-    let call = masters
-        .begin(node, move |session| {
-            let mut ids = Ids::default();
-            let reader = BufReader::new(session.client().copy_out(&sql)?);
-            for line in reader.lines() {
-                match line.map(|line| line.parse::<i32>()) {
-                    Ok(Ok(id)) => ids.add(id),
-                    _ => return Ok(None),
-                };
+    let mut ids = Ids::default();
+    copied_out(masters, &format!("the ids of {table}"), &sql, |block| {
+        for line in read::lines(block) {
+            ids.add(std::str::from_utf8(line)?.parse()?);
+        }
+        Ok(())
+    })?;
+    Ok(ids)
+}
+
+/// Reads what a COPY gives out, on those masters that are loaded the first; `take` gets some whole lines at a time.
+///
+/// # Errors
+/// When it cannot be read, or `take` does not want it.
+pub fn copied_out(
+    masters: &Masters,
+    what: &str,
+    sql: &str,
+    mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let node = masters.nodes[0];
+    let doing = || format!("read {what} on {node}");
+    let sql = sql.to_string();
+    let (blocks, queue) = bounded(limits::LOAD_BLOCKS);
+    let call = masters.begin(node, move |session| {
+        let mut reader = BufReader::new(UntilEnd(Some(session.client().copy_out(&sql)?)));
+        loop {
+            let mut block = Vec::new();
+            match read::next_block(&mut reader, &mut block) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
             }
-            Ok(Some(ids))
-        })
-        .with_context(doing)?;
-    let ids = masters.wait(node, call).with_context(doing)?;
-    ids.with_context(|| format!("{}: the connection broke", doing()))
+            // Nobody listens any more: the other side has given up.
+            if blocks.send(block).is_err() {
+                return Ok(Ok(()));
+            }
+        }
+    });
+    let call = call.with_context(doing)?;
+    loop {
+        match queue.recv_timeout(limits::LOAD_BEAT) {
+            Ok(block) => take(&block).with_context(doing)?,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => masters.is_alive(node).with_context(doing)?,
+        }
+    }
+    let ended = masters.wait(node, call).with_context(doing)?;
+    ended.with_context(doing)
+}
+
+/// A reader that is not asked again once it has ended. The driver takes what comes after the end of a COPY for an error of the server.
+struct UntilEnd<R>(Option<R>);
+
+impl<R: Read> Read for UntilEnd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(reader) = &mut self.0 else {
+            return Ok(0);
+        };
+        let count = reader.read(buffer)?;
+        if count == 0 && !buffer.is_empty() {
+            self.0 = None;
+        }
+        Ok(count)
+    }
 }
 
 /// Draws numbers for genres that nobody has had yet, and returns all codes with their numbers and the new ones.

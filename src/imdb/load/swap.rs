@@ -61,7 +61,7 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
         "DELETE FROM public.rechazos WHERE archivo = ANY (ARRAY[{}])",
         quoted(news.files.iter().map(|file| file.layout.name))
     ));
-    sql.extend(orphans(made, news.load));
+    sql.extend(orphans(made, news));
     sql.extend(made.foreign_keys.iter().map(|key| key.with.clone()));
     sql.extend(made.tables.iter().flat_map(|table| table.grants.clone()));
     sql.push("INSERT INTO public.rechazos SELECT * FROM imdb_carga.rechazos".to_string());
@@ -121,11 +121,17 @@ fn new_values(news: &News<'_>) -> Vec<String> {
 
 /// Rows of tables that stay, and whose title or person is not there any more: they become rejects. Tables that are none of a file's are
 /// somebody else's, and are left alone.
-fn orphans(made: &Definitions, load: i64) -> Vec<String> {
+fn orphans(made: &Definitions, news: &News<'_>) -> Vec<String> {
+    let load = news.load;
+    // Titles that only got other ratings are all there.
+    let is_filled = |table: &str| {
+        let mut files = news.files.iter();
+        filler_of(table).is_some_and(|filler| files.any(|file| file.layout.file == filler.file))
+    };
     let ours = made
         .foreign_keys
         .iter()
-        .filter(|key| key.parent_exchanged && !key.child_exchanged);
+        .filter(|key| key.parent_exchanged && !key.child_exchanged && is_filled(&key.parent));
     ours.filter_map(|key| {
         let file = filler_of(&key.child).filter(|_| key.schema == "public")?;
         let (child, parent) = key.columns.as_ref()?;
