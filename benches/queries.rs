@@ -123,59 +123,11 @@ fn measure(address: &str, seconds: u64) {
 /// What is asked for, from the best known titles of each genre and decade.
 fn kinds(address: &str) -> Vec<Kind> {
     let mut connection = Connection::open(address);
-    let mut titles: Vec<(String, String)> = Vec::new();
-    let mut filters = Vec::new();
-    for genero in 1..=28 {
-        for decade in (1900..2030).step_by(10) {
-            let last = decade + 9;
-            let path = format!("/titulos?genero={genero}&desde={decade}&hasta={last}");
-            let answer = connection.json(&format!("{path}&limit=100"));
-            let rows = answer["data"].as_array().expect("a page");
-            titles.extend(rows.iter().map(|row| {
-                let text = |name: &str| row[name].as_str().unwrap_or_default().to_string();
-                (text("tconst"), text("titulo_principal"))
-            }));
-            filters.push(path);
-        }
-    }
-    titles.sort();
-    titles.dedup();
+    let (titles, mut filters) = best_known(&mut connection);
     assert!(
         titles.len() > 10,
         "the API at {address} shows no films; load some first"
     );
-    let mut random = Random(7);
-    let mut searches = [const { Vec::new() }; 3];
-    let mut persons = BTreeSet::new();
-    for index in 0..4_000 {
-        let (tconst, title) = &titles[random.below(titles.len())];
-        let words: Vec<&str> = title
-            .split(|letter: char| !letter.is_alphanumeric())
-            .filter(|word| word.chars().count() > 2)
-            .collect();
-        if !words.is_empty() {
-            let one = words[random.below(words.len())];
-            let others: Vec<&&str> = words.iter().filter(|word| **word != one).collect();
-            let half: String = one
-                .chars()
-                .take(one.chars().count().div_ceil(2).max(3))
-                .collect();
-            if !others.is_empty() {
-                let other = others[random.below(others.len())];
-                searches[0].push(format!("/titulos?q={}", encoded(&format!("{one} {other}"))));
-            }
-            searches[1].push(format!("/titulos?q={}", encoded(one)));
-            searches[2].push(format!("/titulos?q={}", encoded(&format!("{half}*"))));
-        }
-        if index % 10 == 0 {
-            let title = connection.json(&format!("/titulos/{tconst}"));
-            let cast = title["data"]["reparto"].as_array().expect("a cast");
-            persons.extend(
-                cast.iter()
-                    .filter_map(|row| row["nconst"].as_str().map(String::from)),
-            );
-        }
-    }
     for tipo in ["movie", "tvSeries", "videoGame"] {
         for orden in ["votos", "promedio", "anio", "-anio"] {
             filters.push(format!("/titulos?tipo={tipo}&orden={orden}"));
@@ -184,11 +136,11 @@ fn kinds(address: &str) -> Vec<Kind> {
             ));
         }
     }
-    let [two, one, prefix] = searches;
+    let persons = persons(&mut connection, &titles);
+    let [two, one, prefix] = searches(&titles);
     let pages = titles
         .iter()
         .map(|(tconst, _)| format!("/titulos/{tconst}"));
-    let persons = persons.iter().map(|nconst| format!("/personas/{nconst}"));
     vec![
         Kind {
             name: "search, two words of a title",
@@ -218,9 +170,75 @@ fn kinds(address: &str) -> Vec<Kind> {
         Kind {
             name: "person",
             share: 5,
-            paths: persons.collect(),
+            paths: persons,
         },
     ]
+}
+
+/// The ids and names of the best known titles, and the requests that tell them.
+fn best_known(connection: &mut Connection) -> (Vec<(String, String)>, Vec<String>) {
+    let mut titles: Vec<(String, String)> = Vec::new();
+    let mut paths = Vec::new();
+    for genero in 1..=28 {
+        for decade in (1900..2030).step_by(10) {
+            let last = decade + 9;
+            let path = format!("/titulos?genero={genero}&desde={decade}&hasta={last}");
+            let answer = connection.json(&format!("{path}&limit=100"));
+            let rows = answer["data"].as_array().expect("a page");
+            titles.extend(rows.iter().map(|row| {
+                let text = |name: &str| row[name].as_str().unwrap_or_default().to_string();
+                (text("tconst"), text("titulo_principal"))
+            }));
+            paths.push(path);
+        }
+    }
+    titles.sort();
+    titles.dedup();
+    (titles, paths)
+}
+
+/// Searches for two words of a title, for one, and for the beginning of one.
+fn searches(titles: &[(String, String)]) -> [Vec<String>; 3] {
+    let mut random = Random(7);
+    let mut searches = [const { Vec::new() }; 3];
+    for _ in 0..4_000 {
+        let (_, title) = &titles[random.below(titles.len())];
+        let words: Vec<&str> = title
+            .split(|letter: char| !letter.is_alphanumeric())
+            .filter(|word| word.chars().count() > 2)
+            .collect();
+        if words.is_empty() {
+            continue;
+        }
+        let one = words[random.below(words.len())];
+        let others: Vec<&&str> = words.iter().filter(|word| **word != one).collect();
+        if !others.is_empty() {
+            let other = others[random.below(others.len())];
+            searches[0].push(format!("/titulos?q={}", encoded(&format!("{one} {other}"))));
+        }
+        let half = one.chars().count().div_ceil(2).max(3);
+        let half: String = one.chars().take(half).collect();
+        searches[1].push(format!("/titulos?q={}", encoded(one)));
+        searches[2].push(format!("/titulos?q={}", encoded(&format!("{half}*"))));
+    }
+    searches
+}
+
+/// The people in some of the titles.
+fn persons(connection: &mut Connection, titles: &[(String, String)]) -> Vec<String> {
+    let mut random = Random(11);
+    let mut persons = BTreeSet::new();
+    for _ in 0..400 {
+        let (tconst, _) = &titles[random.below(titles.len())];
+        let title = connection.json(&format!("/titulos/{tconst}"));
+        let cast = title["data"]["reparto"].as_array().expect("a cast");
+        persons.extend(
+            cast.iter()
+                .filter_map(|row| row["nconst"].as_str().map(String::from)),
+        );
+    }
+    let path = |nconst: &String| format!("/personas/{nconst}");
+    persons.iter().map(path).collect()
 }
 
 fn encoded(text: &str) -> String {

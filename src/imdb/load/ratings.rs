@@ -6,6 +6,7 @@ use super::known::Known;
 use super::sink::Sink;
 use super::{Load, read, stage};
 use crate::imdb::format::TITULOS;
+use crate::interrupt::Interrupt;
 use anyhow::{Context, bail};
 use std::collections::HashMap;
 
@@ -89,7 +90,8 @@ impl Load<'_> {
     }
 
     /// Makes the titles that are there anew, with other ratings.
-    pub(super) fn rate_titles_there(&self, known: &mut Known) -> anyhow::Result<()> {
+    pub(super) fn rate_titles_there(&mut self, known: &mut Known) -> anyhow::Result<()> {
+        let Load { progress, tell, .. } = self;
         let mut sink = Sink::open(&self.masters, TITULOS, &self.origin)?;
         let sql = format!("COPY public.titulos ({}) TO STDOUT", TITULOS[0].columns);
         let mut sent = 0;
@@ -101,7 +103,9 @@ impl Load<'_> {
                 sent += 1;
             }
             sink.send(0, rows.0)?;
-            self.check_interrupt()
+            progress.seconds = self.clock.elapsed().as_secs_f64();
+            tell(progress);
+            self.wanted.interrupt.map_or(Ok(()), Interrupt::check)
         })?;
         match sink.end()?.first() {
             Some(arrived) if *arrived == sent => Ok(()),
