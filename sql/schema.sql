@@ -144,21 +144,23 @@ CREATE TABLE IF NOT EXISTS imdb_ha.conflictos (
 -- The API need not be a superuser, and README asks that its role be a member of pg_monitor.
 GRANT SELECT ON imdb_ha.conflictos, imdb_ha.borrados TO pg_monitor;
 
--- Forgets deletions of more than 30 days ago, the oldest first and so many at most. Whoever calls it knows that everything the peer wrote in
--- that time has arrived here; else an older version could come back to life.
-DROP FUNCTION IF EXISTS imdb_ha.podar_borrados();
-CREATE OR REPLACE FUNCTION imdb_ha.podar_borrados(cuantos integer) RETURNS bigint
+-- Forgets deletions of more than 30 days ago, the oldest first and so many at most, and says whether more are left. Whoever calls
+-- it knows that everything the peer wrote in that time has arrived here; else an older version could come back to life.
+-- What is locked is left for the next call: the peer's own pruning arrives as changes that lock their rows and do nothing more,
+-- and to wait for them would keep the probe silent.
+DROP FUNCTION IF EXISTS imdb_ha.podar_borrados(), imdb_ha.podar_borrados(integer);
+CREATE OR REPLACE FUNCTION imdb_ha.olvidar_borrados(cuantos integer, OUT olvidados bigint, OUT quedan boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
-    podados bigint;
+    limite timestamptz := pg_catalog.now() - interval '30 days';
 BEGIN
     DELETE FROM imdb_ha.borrados WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM imdb_ha.borrados WHERE cuando < pg_catalog.now() - interval '30 days'
-        ORDER BY cuando LIMIT cuantos
+        SELECT ctid FROM imdb_ha.borrados WHERE cuando < limite
+        ORDER BY cuando LIMIT cuantos FOR UPDATE SKIP LOCKED
     ));
-    GET DIAGNOSTICS podados = ROW_COUNT;
-    RETURN podados;
+    GET DIAGNOSTICS olvidados = ROW_COUNT;
+    quedan := EXISTS (SELECT FROM imdb_ha.borrados WHERE cuando < limite);
 END
 $$;
-REVOKE ALL ON FUNCTION imdb_ha.podar_borrados(integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION imdb_ha.podar_borrados(integer) TO pg_monitor;
+REVOKE ALL ON FUNCTION imdb_ha.olvidar_borrados(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION imdb_ha.olvidar_borrados(integer) TO pg_monitor;

@@ -80,7 +80,8 @@ fn tell_alarm(node: NodeId, alarm: Option<String>, told: &mut Option<String>) {
 #[derive(Default)]
 struct Upkeep {
     apply: ApplyWatch,
-    pruned: Option<Instant>,
+    /// Before this, nothing is pruned; without it, the next probe does.
+    prune_after: Option<Instant>,
 }
 
 impl Upkeep {
@@ -100,20 +101,26 @@ impl Upkeep {
             let near = |lag_ms| lag_ms < limits::PRUNE_LAG_MAX_MS;
             peer.streaming() && peer.out.lag_ms.is_some_and(near)
         });
-        let due = self
-            .pruned
-            .is_none_or(|at| at.elapsed() >= limits::PRUNE_INTERVAL);
+        let now = Instant::now();
+        let due = self.prune_after.is_none_or(|at| now >= at);
         if peer_answers && current && due && seen.conflicts.is_some() {
             let pruned = client
-                .query_one("SELECT imdb_ha.podar_borrados($1)", &[&limits::PRUNE_MAX])
-                .and_then(|row| row.try_get::<_, i64>(0));
-            // More of them wait for the next probe.
-            let more = matches!(pruned, Ok(count) if count >= i64::from(limits::PRUNE_MAX));
-            self.pruned = (!more).then(Instant::now);
-            match pruned {
-                Ok(count) => log::debug!("{node}: {count} old deletions pruned"),
-                Err(error) => log::warn!("prune the deletions of {node}: {}", explain(&error)),
-            }
+                .query_one(
+                    "SELECT olvidados, quedan FROM imdb_ha.olvidar_borrados($1)",
+                    &[&limits::PRUNE_MAX],
+                )
+                .and_then(|row| Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, bool>(1)?)));
+            self.prune_after = match pruned {
+                Ok((count, more)) => {
+                    log::debug!("{node}: {count} old deletions pruned");
+                    // The next probe goes on.
+                    (!more).then_some(now + limits::PRUNE_INTERVAL)
+                }
+                Err(error) => {
+                    log::warn!("prune the deletions of {node}: {}", explain(&error));
+                    Some(now + limits::PRUNE_RETRY)
+                }
+            };
         }
     }
 }

@@ -445,7 +445,7 @@ fn the_log_is_bounded_and_never_stops_the_apply_worker() {
     pair.settle();
     let kept = "SELECT id_genero::text FROM imdb_ha.borrados WHERE id_genero > 400 ORDER BY 1";
     assert_eq!(texts(&mut pair.masters[1], kept), ["401", "402"]);
-    pair.run(0, "SELECT imdb_ha.podar_borrados(1000)");
+    pair.run(0, "SELECT imdb_ha.olvidar_borrados(1000)");
     pair.settle();
     assert_eq!(texts(&mut pair.masters[0], kept), ["402"]);
     assert_eq!(texts(&mut pair.masters[1], kept), ["401", "402"]);

@@ -356,6 +356,10 @@ pub const CONFLICTS_SHOWN: i64 = 20;
 /// Time between two prunings of the deletions, which are kept for 30 days.
 pub const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 
+/// Time after which a pruning that failed is tried again: long enough that what stands in its way
+/// fills no log.
+pub const PRUNE_RETRY: Duration = Duration::from_secs(60);
+
 /// Deletions that one pruning forgets, and the next probe goes on: some milliseconds of work, because a
 /// probe does it, and while it does its master says nothing.
 pub const PRUNE_MAX: i32 = 500;
