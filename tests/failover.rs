@@ -678,9 +678,7 @@ fn half_a_transaction_of_a_frozen_master_holds_nobody_up() {
         cluster.local(&["thaw", "master1"]);
         cluster.wait_state("master1", "up");
         // The rest of it takes its time on a busy machine.
-        wait_until("the masters are equal", || {
-            cluster.run(&["compare"]).status.success()
-        });
+        cluster.wait_compare();
         return;
     }
 }

@@ -249,11 +249,49 @@ impl Cluster {
         pair.0
     }
 
+    /// Waits until `imdb-ha compare` finds the masters equal, and tells what it found last.
+    pub fn wait_compare(&self) {
+        let mut last = None;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while last
+            .as_ref()
+            .is_none_or(|output: &Output| !output.status.success())
+        {
+            assert!(Instant::now() < deadline, "the masters differ: {last:?}");
+            last = Some(self.run(&["compare"]));
+        }
+    }
+
     /// Waits until the API holds `node` to be in `state`.
     pub fn wait_state(&self, node: &str, state: &str) {
         wait_until(&format!("{node} is {state}"), || {
             self.get("/status").body["masters"][node]["state"] == state
         });
+    }
+
+    /// The last lines of a server's log that are more than its course: why it was not as a test wants it.
+    fn complaints(&self, node: &str) -> Vec<String> {
+        const KINDS: [&str; 4] = ["WARNING:", "ERROR:", "FATAL:", "PANIC:"];
+        const SHOWN: usize = 40;
+        let folder = std::path::Path::new(&self.data).join(node).join("log");
+        let mut logs: Vec<_> = std::fs::read_dir(folder)
+            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default();
+        logs.sort();
+        let text: String = logs
+            .iter()
+            .filter_map(|path| std::fs::read(path).ok())
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .collect();
+        let said =
+            |line: &&str| KINDS.iter().any(|kind| line.contains(kind)) || line.contains("timeout");
+        let lines: Vec<&str> = text.lines().filter(said).collect();
+        let skipped = lines.len().saturating_sub(SHOWN);
+        lines
+            .iter()
+            .skip(skipped)
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// Ends the cluster as a user would, and waits for it.
@@ -275,6 +313,12 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("--- what the cluster said ---\n{}", self.said());
+            for node in ["master1", "master2"] {
+                eprintln!("--- what {node} complained of ---");
+                self.complaints(node)
+                    .iter()
+                    .for_each(|line| eprintln!("{line}"));
+            }
         }
         self.stdin = None;
         let _ = self.process.wait();
