@@ -42,6 +42,23 @@ pub const LOAD_JOBS_KEPT: usize = 100;
 /// Connections to each master: one per table of a file, one for the rejects, and one for questions.
 pub const LOAD_SESSIONS: u32 = 5;
 
+/// Bytes of rows in one transaction of a COPY. Fewer would leave more rows that are not frozen; IMDb's largest file has 4.3 GB.
+pub const LOAD_COMMIT_BYTES: usize = 512 * 1024 * 1024;
+
+/// What a master may keep for its peer has room for so many of them: WAL is somewhat larger than the rows, and a slot lets go of one
+/// transaction when the next but one has begun.
+pub const LOAD_BATCHES_IN_ROOM: i64 = 8;
+
+/// A slot must have half of its room again within this time before an index is begun. The other tables of the same master get theirs
+/// meanwhile: one of the words of all titles takes minutes.
+pub const LOAD_ROOM_OF_KEYS: Duration = Duration::from_secs(1200);
+
+/// The same before a COPY goes on, beside which nothing goes on that is longer; below [`LOAD_STALL`], so that the reason is told.
+pub const LOAD_ROOM_OF_ROWS: Duration = Duration::from_secs(25);
+
+/// The pause between two looks at it.
+pub const LOAD_ROOM_PAUSE: Duration = Duration::from_millis(200);
+
 /// Time for a question that takes a moment.
 pub const LOAD_CALL: Duration = Duration::from_secs(20);
 

@@ -159,6 +159,10 @@ pub(super) fn build(
         .min_idle(Some(0))
         .test_on_check_out(false)
         .connection_timeout(wait)
+        // A session may hold a lock for whoever it works for, however long that is busy elsewhere; r2d2 would end it after 10 minutes of
+        // idleness, or 30 of life.
+        .idle_timeout(None)
+        .max_lifetime(None)
         .connection_customizer(Box::new(ToReaper(to_reaper)))
         .error_handler(Box::new(Quiet(node)))
         .build_unchecked(manager))

@@ -5,6 +5,7 @@ use super::known::{Catalogues, Known, Places};
 use super::preflight::{Found, Scan};
 use super::read::{Lines, lines};
 use super::report::{Phase, Progress};
+use super::room;
 use super::rows::Reader;
 use super::sink::Sink;
 use super::{Load, stage, swap};
@@ -182,11 +183,19 @@ impl Load<'_> {
             let (feed, queue) = crossbeam_channel::bounded::<Vec<String>>(0);
             for _ in 0..limits::LOAD_KEY_LANES {
                 let queue = queue.clone();
-                let lane = self.masters.begin(*node, move |session| {
-                    let mut statements = queue.iter().flatten();
-                    statements.try_for_each(|statement| session.client().batch_execute(&statement))
+                let node = *node;
+                let lane = self.masters.begin(node, move |session| {
+                    for statement in queue.iter().flatten() {
+                        if let Err(why) =
+                            room::wait(session.client(), node, limits::LOAD_ROOM_OF_KEYS)?
+                        {
+                            return Ok(Err(why));
+                        }
+                        session.client().batch_execute(&statement)?;
+                    }
+                    Ok(Ok(()))
                 })?;
-                lanes.push((*node, lane));
+                lanes.push((node, lane));
             }
             feeds.push((*node, feed, self.key_statements(made)));
         }
@@ -214,7 +223,8 @@ impl Load<'_> {
         let outcomes: Vec<anyhow::Result<()>> = lanes
             .into_iter()
             .map(|(node, lane)| {
-                let outcome = self.masters.wait(node, lane);
+                let outcome = self.masters.wait(node, lane).map_err(anyhow::Error::from);
+                let outcome = outcome.and_then(|ended| ended.map_err(anyhow::Error::msg));
                 outcome.with_context(|| format!("make the keys on {node}"))
             })
             .collect();
@@ -233,7 +243,8 @@ impl Load<'_> {
             .iter()
             .map(|table| {
                 let mut statements = table.keys.clone();
-                statements.push(format!("ANALYZE imdb_carga.{}", table.name));
+                // Beside the statistics, for the rows that are not frozen: which pages all of them can be seen on.
+                statements.push(format!("VACUUM (ANALYZE) imdb_carga.{}", table.name));
                 (rows_of(&table.name) * statements.len() as u64, statements)
             })
             .collect();

@@ -14,6 +14,7 @@ pub mod preflight;
 mod ratings;
 pub mod read;
 pub mod report;
+mod room;
 mod rows;
 mod sink;
 mod stage;

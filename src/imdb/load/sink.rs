@@ -1,8 +1,10 @@
-//! Sends the rows of one file into bare tables of all masters at once: one COPY per table and master, each in a transaction that also
+//! Sends the rows of one file into bare tables of all masters at once: one COPY per table and master, in a transaction that also
 //! makes the table, so that its rows are frozen as they come. The sessions have a replication origin, and so no walsender looks
-//! at what they write twice.
+//! at what they write twice. After many rows the transactions end, and others go on with rows that are not frozen: one that
+//! takes all of a big file would cost the peer its slot.
 
 use super::masters::Masters;
+use super::room;
 use crate::cluster::NodeId;
 use crate::imdb::format::Table;
 use crate::limits;
@@ -19,9 +21,10 @@ const REJECTS: Table = Table {
     columns: "id_carga, archivo, linea, num, columna, motivo, detalle, fila",
 };
 
-/// A piece of what goes into a table, or its end. Without the end the transaction is rolled back.
+/// A piece of what goes into a table, or the end of a transaction. Without that it is rolled back.
 enum Piece {
     Rows(Arc<Vec<u8>>),
+    Commit,
     End,
 }
 
@@ -38,6 +41,9 @@ pub struct Sink<'a> {
     masters: &'a Masters,
     /// Per table of the file, and last for the rejects: the way to each master.
     ways: Vec<Vec<Way>>,
+    /// Bytes of a transaction, of all tables together, and how many have been sent in the present one.
+    batch: usize,
+    sent: usize,
 }
 
 impl<'a> Sink<'a> {
@@ -51,16 +57,18 @@ impl<'a> Sink<'a> {
         origin: &str,
     ) -> anyhow::Result<Sink<'a>> {
         let tables = tables.iter().chain(std::iter::once(&REJECTS)).zip(0..);
+        let batch = room::batch_bytes(masters)?;
         let mut ways = Vec::new();
         for (table, index) in tables {
             let mut of_table = Vec::new();
-            for node in &masters.nodes {
+            for node in masters.nodes.clone() {
                 let (pieces, queue) = bounded(limits::LOAD_PIECES);
                 let origin = format!("{origin}_{index}");
-                let call =
-                    masters.begin(*node, move |session| copy(session, table, &origin, &queue))?;
+                let call = masters.begin(node, move |session| {
+                    copy(session, node, table, &origin, &queue)
+                })?;
                 of_table.push(Way {
-                    node: *node,
+                    node,
                     table: table.name,
                     pieces,
                     call,
@@ -68,7 +76,12 @@ impl<'a> Sink<'a> {
             }
             ways.push(of_table);
         }
-        Ok(Sink { masters, ways })
+        Ok(Sink {
+            masters,
+            ways,
+            batch,
+            sent: 0,
+        })
     }
 
     /// Sends rows into a table, by its place among those it was opened with.
@@ -91,9 +104,17 @@ impl<'a> Sink<'a> {
         if rows.is_empty() {
             return Ok(());
         }
+        self.sent += rows.len();
         let rows = Arc::new(rows);
         for way in &self.ways[table] {
             way.send(Piece::Rows(Arc::clone(&rows)))?;
+        }
+        // All of them, since the oldest of them is what a slot waits for.
+        if self.sent >= self.batch {
+            self.sent = 0;
+            for way in self.ways.iter().flatten() {
+                way.send(Piece::Commit)?;
+            }
         }
         Ok(())
     }
@@ -152,26 +173,47 @@ impl Way {
 
 fn copy(
     session: &mut Session,
+    node: NodeId,
     table: &Table,
     origin: &str,
     pieces: &Receiver<Piece>,
 ) -> Result<Result<u64, String>, postgres::Error> {
     unsent(session.client(), origin, |client| {
-        copy_all(client, table, pieces)
+        let mut rows = 0;
+        // Rows may be frozen only in a table that the same transaction has made.
+        let mut makes_it = table.name != REJECTS.name;
+        loop {
+            match copy_batch(client, table, makes_it, pieces)? {
+                Batch::Last(count) => return Ok(Ok(rows + count)),
+                Batch::BrokenOff(why) => return Ok(Err(why)),
+                Batch::Full(count) => rows += count,
+            }
+            if let Err(why) = room::wait(client, node, limits::LOAD_ROOM_OF_ROWS)? {
+                return Ok(Err(why));
+            }
+            makes_it = false;
+        }
     })
 }
 
-fn copy_all(
+/// How a transaction has ended, and with how many rows.
+enum Batch {
+    Full(u64),
+    Last(u64),
+    BrokenOff(String),
+}
+
+fn copy_batch(
     client: &mut Client,
     table: &Table,
+    makes_it: bool,
     pieces: &Receiver<Piece>,
-) -> Result<Result<u64, String>, postgres::Error> {
+) -> Result<Batch, postgres::Error> {
     let mut transaction = client.transaction()?;
     let name = table.name;
-    // Rows may be frozen only in a table that the same transaction has made.
-    let freeze = match name == REJECTS.name {
-        true => "",
-        false => {
+    let freeze = match makes_it {
+        false => "",
+        true => {
             transaction.batch_execute(&format!(
                 "CREATE TABLE imdb_carga.{name} (LIKE public.{name} INCLUDING ALL EXCLUDING INDEXES)"
             ))?;
@@ -183,24 +225,26 @@ fn copy_all(
         table.columns
     );
     let mut writer = transaction.copy_in(&sql)?;
-    let rows = loop {
+    let ended = loop {
         match pieces.recv() {
             Ok(Piece::Rows(rows)) => {
                 if let Err(error) = writer.write_all(&rows) {
                     // The end of the COPY has the server's own words, if there are any.
-                    return writer.finish().map(|_| Err(cause(error)));
+                    let why = cause(error);
+                    return writer.finish().map(|_| Batch::BrokenOff(why));
                 }
             }
-            Ok(Piece::End) => break writer.finish()?,
+            Ok(Piece::Commit) => break Batch::Full(writer.finish()?),
+            Ok(Piece::End) => break Batch::Last(writer.finish()?),
             Err(_) => {
                 drop(writer);
                 transaction.rollback()?;
-                return Ok(Err("broken off".to_string()));
+                return Ok(Batch::BrokenOff("broken off".to_string()));
             }
         }
     };
     transaction.commit()?;
-    Ok(Ok(rows))
+    Ok(ended)
 }
 
 /// What the server has said, which the driver has wrapped up.
