@@ -5,7 +5,10 @@ use crate::limits;
 use anyhow::{Context, anyhow, bail};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The manual's ports, with the API's as configured.
 pub fn wanted(api: u16) -> Ports {
@@ -32,6 +35,25 @@ impl Claim {
                 .local_addr()
                 .is_ok_and(|address| address.port() != port)
         });
+    }
+}
+
+/// The name by which starts on one machine take turns, in a space that has the same borders as ports: the network namespace.
+const TURN: &str = "imdb-ha local up";
+
+/// Waits until no other start of a cluster is between choosing its ports and having servers that listen on them: a port is let go a
+/// moment before its server takes it, and another start could choose it just then. The turn ends when the result is dropped, or with its
+/// process. It is no more than a courtesy, so whoever has waited for [`limits::LOCAL_TURN`] goes on without.
+pub fn turn(give_up: &dyn Fn() -> bool) -> Option<UnixListener> {
+    let name = UnixAddr::from_abstract_name(TURN).ok()?;
+    let deadline = Instant::now() + limits::LOCAL_TURN;
+    loop {
+        match UnixListener::bind_addr(&name) {
+            Ok(turn) => return Some(turn),
+            Err(error) if error.kind() != ErrorKind::AddrInUse => return None,
+            Err(_) if give_up() || Instant::now() >= deadline => return None,
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
     }
 }
 
@@ -144,6 +166,15 @@ mod tests {
         claim.release(chosen.api);
         assert!(TcpListener::bind(("127.0.0.1", chosen.api)).is_ok());
     }
+    #[test]
+    fn starts_take_turns() {
+        // Somebody else's start on this machine may have it for some seconds.
+        let held = turn(&|| false).expect("a turn");
+        assert!(turn(&|| true).is_none());
+        drop(held);
+        assert!(turn(&|| false).is_some());
+    }
+
     #[test]
     fn an_address_of_another_machine_is_an_error_and_no_taken_port() {
         let free = any().expect("free ports").ports;

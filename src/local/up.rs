@@ -130,6 +130,12 @@ impl Up<'_> {
             stop(&self.layout, &old)?;
         }
         archive::keep_passphrase(&self.layout, owner, self.config.backups.passphrase.as_ref())?;
+        let give_up = || self.interrupt.is_asked();
+        let turn = match self.options.ephemeral {
+            // The kernel gives each of those ports of its own.
+            true => None,
+            false => ports::turn(&give_up),
+        };
         let claim = match self.options.ephemeral {
             true => ports::any()?,
             false => ports::choose(
@@ -170,6 +176,7 @@ impl Up<'_> {
             self.layout.write_state(&state)?;
             self.wait_for_api(&state)?;
         }
+        drop(turn);
         state.ready = true;
         self.layout.write_state(&state)?;
         say(&format!(
