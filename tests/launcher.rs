@@ -67,6 +67,7 @@ impl Pair {
         command
             .env("BACKUP_CONFIG_DIR", self.root.join("pgbackrest"))
             .env("BACKUP_PASSPHRASE", "a-passphrase-of-a-test")
+            .env("PUBLISHED_ON", "127.0.0.1")
             // Nobody is there, and nothing here needs them.
             .env("PORT", "9")
             .env("REDIS_URL", "redis://127.0.0.1:9")
@@ -227,18 +228,23 @@ fn a_launcher_keeps_its_master_as_it_should_be() {
         "{left}"
     );
 
-    // A password that everybody knows is for this machine alone.
-    pair.password = "root";
-    let mut open = pair.command(&["master", "master1"]);
-    let open = open
-        .env("PUBLISHED_ON", "0.0.0.0")
-        .output()
-        .expect("run imdb-ha");
-    let why = String::from_utf8_lossy(&open.stderr).into_owned();
-    assert!(
-        !open.status.success() && why.contains("POSTGRES_PASSWORD"),
-        "{why}"
-    );
+    // A password that everybody knows is for this machine alone, and a server that nobody says is only here is everywhere.
+    let passwords = [
+        ("root", "another", "POSTGRES_PASSWORD"),
+        ("first", "repl_pass", "REPLICATION_PASSWORD"),
+    ];
+    for (superuser, replicator, what) in passwords {
+        for published in [Some("0.0.0.0"), None] {
+            pair.password = superuser;
+            let mut open = pair.command(&["master", "master1"]);
+            open.env("REPLICATION_PASSWORD", replicator)
+                .env_remove("PUBLISHED_ON");
+            open.envs(published.map(|address| ("PUBLISHED_ON", address)));
+            let open = open.output().expect("run imdb-ha");
+            let why = String::from_utf8_lossy(&open.stderr).into_owned();
+            assert!(!open.status.success() && why.contains(what), "{why}");
+        }
+    }
 
     pair.password = "first";
     assert_eq!(pair.terminate(1).code(), Some(0));

@@ -274,6 +274,19 @@ fn everything_goes_by_tls_and_fails_over_as_without() {
         "{}",
         said(&refused)
     );
+    // Nor does a command that was not told of the CA take the proof away again.
+    for command in [
+        &["replication", "setup"][..],
+        &["rejoin", "master2", "--yes"],
+    ] {
+        let refused = lab.run(&lab.urls(), command, None);
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        assert!(
+            said(&refused).contains("PEER_SSLROOTCERT: must be set"),
+            "{}",
+            said(&refused)
+        );
+    }
     let told = lab.must(&["replication", "setup"], &ca);
     for node in NODES {
         let line = format!("got the new address, password or CA of {node}");

@@ -35,6 +35,9 @@ const AN_ADDRESS: &str = "an IP address such as 127.0.0.1 or 0.0.0.0";
 /// The token of `.env.example` and `docker-compose.yml`, which everybody knows.
 pub const EXAMPLE_TOKEN: &str = "imdb-ha-example-token";
 
+/// The manual's passwords of the superuser and of the role that replicates, which everybody knows too. They are the defaults.
+pub const MANUALS_PASSWORDS: (&str, &str) = ("root", "repl_pass");
+
 /// The configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -303,6 +306,31 @@ mod tests {
     }
 
     #[test]
+    fn every_line_of_the_example_can_be_used_as_it_stands() {
+        let text = include_str!("../../.env.example");
+        let is_value = |line: &&str| {
+            let name = line.split('=').next().unwrap_or_default();
+            line.contains('=')
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+        };
+        let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
+        let lines: Vec<&str> = lines.filter(is_value).collect();
+        assert!(lines.len() > 6, "{lines:?}");
+        let read = lines.join("\n");
+        let found: Result<HashMap<String, String>, _> =
+            dotenvy::from_read_iter(read.as_bytes()).collect();
+        let found = found.expect("lines of NAME=VALUE");
+        let known = VARIABLES.iter().filter_map(|variable| {
+            let value = found.get(variable.name)?;
+            Some((variable.name, value.clone()))
+        });
+        let config = Config::check(&known.collect()).expect("valid");
+        assert_eq!(config.master_settings.len(), 4);
+    }
+
+    #[test]
     fn settings_of_the_masters_are_names_with_values() {
         let of = |text| check(&[("MASTER_SETTINGS", text)]).map(|config| config.master_settings);
         let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
@@ -323,6 +351,14 @@ mod tests {
         ] {
             of(wrong).expect_err(wrong);
         }
+    }
+
+    #[test]
+    fn the_manuals_passwords_are_the_defaults() {
+        let config = check(&[]).expect("the defaults");
+        let password = config.master(NodeId::Master1).password().expect("one");
+        let passwords = (password.reveal(), config.replication_password.reveal());
+        assert_eq!(passwords, MANUALS_PASSWORDS);
     }
 
     #[test]

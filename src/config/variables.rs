@@ -40,7 +40,7 @@ pub const VARIABLES: &[Variable] = &[
     secret("REDIS_URL", "redis://127.0.0.1:6379", "where the history and the lease are kept"),
     open("PORT", "5000", "port of the API"),
     open("BIND", "127.0.0.1", "address that the API listens on"),
-    open("PUBLISHED_ON", "", "address at which a container's port is published, as others reach it; by default BIND"),
+    open("PUBLISHED_ON", "", "address at which a container's port is published, as others reach it; by default BIND, and for `imdb-ha master` everywhere"),
     secret("ADMIN_TOKEN", "", "bearer token for what changes the cluster; without one only callers from loopback may"),
     open("USE_SEQUENCE", "auto", "ids from the sequence: auto (if the table has one), true, false (MAX+1 under a lock)"),
     open("DURABILITY", "zero-loss", "zero-loss: a write is acknowledged when both masters have it, for as long as both take part; async: when one has it"),

@@ -8,7 +8,7 @@ pub use servers::Launched;
 
 use crate::backup::command::Place;
 use crate::cluster::NodeId;
-use crate::config::{Config, Secret};
+use crate::config::{Config, MANUALS_PASSWORDS, Secret};
 use crate::follow;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::limits;
@@ -22,6 +22,7 @@ use anyhow::{Context, bail};
 use crossbeam_channel::Sender;
 use home::{Claim, Home, Saying};
 use postgres::error::SqlState;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -92,24 +93,40 @@ pub fn run(config: &Config, node: NodeId) -> anyhow::Result<ExitCode> {
             password,
             listen: Listen::Everywhere,
             patience: limits::LAUNCHER_START,
+            stop_patience: limits::LAUNCHER_STOP,
             settings: config.master_settings.clone(),
         },
     };
     launcher.watch()
 }
 
-/// The manual's password, which everybody knows.
-const KNOWN_PASSWORD: &str = "root";
-
-/// A superuser with a password that everybody knows is nobody's alone where anybody can reach the server.
+/// A server with a password that everybody knows is nobody's alone where anybody can reach it: everywhere, unless it is said where. The
+/// role that replicates reads every table, and drops slots.
 fn refuse_to_publish(config: &Config, password: &Secret) -> anyhow::Result<()> {
-    let reached_at = config.published_on.filter(|address| !address.is_loopback());
-    match reached_at {
-        Some(address) if password.reveal() == KNOWN_PASSWORD => bail!(
-            "the superuser has the manual's password, which everybody knows; set another (POSTGRES_PASSWORD in .env) \
-             before the masters can be reached at {address}"
+    let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let reached_at = config.published_on.unwrap_or(everywhere);
+    if reached_at.is_loopback() {
+        return Ok(());
+    }
+    let (root, replicator) = MANUALS_PASSWORDS;
+    let known = [
+        (
+            password.reveal() == root,
+            "the superuser",
+            "POSTGRES_PASSWORD in .env, or in the URLs",
         ),
-        _ => Ok(()),
+        (
+            config.replication_password.reveal() == replicator,
+            "the role that replicates",
+            "REPLICATION_PASSWORD",
+        ),
+    ];
+    match known.iter().find(|(is_known, ..)| *is_known) {
+        None => Ok(()),
+        Some((_, who, what)) => bail!(
+            "{who} has the manual's password, which everybody knows; set another ({what}) before the master can be \
+             reached at {reached_at}, or PUBLISHED_ON=127.0.0.1 if only this machine reaches it"
+        ),
     }
 }
 
@@ -153,6 +170,8 @@ impl Launcher<'_> {
                     "{}: kept down by another process",
                     self.master.node
                 ));
+                // Outside a container it may have outlived a launcher that was killed.
+                self.master.stop()?;
                 self.claim.say(Saying::Held)?;
                 told = true;
             }

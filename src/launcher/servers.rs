@@ -63,6 +63,16 @@ impl<'a> Launched<'a> {
         }
     }
 
+    /// Whether the server of the data folder answers all the same, though no launcher runs: outside a container it outlives one that is killed.
+    fn is_orphan(&self, node: NodeId) -> anyhow::Result<bool> {
+        let data = self.data(node)?;
+        if !data.join("global/pg_control").exists() {
+            return Ok(false);
+        }
+        let own = system_of(&data)?;
+        Ok(self.system_at(node).is_ok_and(|answers| answers == own))
+    }
+
     /// The number of the server that answers at the address of a master.
     fn system_at(&self, node: NodeId) -> anyhow::Result<u64> {
         let settings = pg::connection_settings(self.config.master(node), limits::LAUNCHED_ASK)?;
@@ -108,6 +118,9 @@ impl Servers for Launched<'_> {
 
     fn runs(&self, node: NodeId) -> anyhow::Result<bool> {
         match self.home(node)?.asked()? {
+            None if self.is_orphan(node)? => bail!(
+                "{node} runs without its launcher, and would go on with what it has now; start `imdb-ha master {node}` first"
+            ),
             None | Some(Saying::Held) => return Ok(false),
             Some(Saying::Starting) => self.wait(node, Saying::Up, limits::SERVER_START)?,
             Some(Saying::Up) => {}
@@ -124,7 +137,7 @@ impl Servers for Launched<'_> {
     fn stop(&self, node: NodeId) -> anyhow::Result<()> {
         let hold = self.home(node)?.hold()?;
         self.holds.borrow_mut()[node.index()] = Some(hold);
-        let patience = limits::SERVER_STOP_FAST + limits::SERVER_STOP_IMMEDIATE;
+        let patience = limits::LAUNCHER_STOP + limits::SERVER_STOP_IMMEDIATE;
         self.wait(node, Saying::Held, patience + limits::LAUNCHED_ASK)
     }
 

@@ -25,6 +25,9 @@ pub const PORTS_TRIED: u16 = 100;
 /// The whole of `local up`, before it gives up and says what is missing.
 pub const LOCAL_READY: Duration = Duration::from_secs(90);
 
+/// Of it, the time to wait for another start that has chosen its ports and does not listen on them yet, which takes some seconds.
+pub const LOCAL_TURN: Duration = Duration::from_secs(30);
+
 /// Of it, the time for both masters to take part in each commit once the API serves: some 0.3 s, unless one
 /// of them is not there.
 pub const LOCAL_JOINED: Duration = Duration::from_millis(1_500);
@@ -40,11 +43,16 @@ pub const LAUNCHER_CLAIM: Duration = Duration::from_secs(1);
 /// A start of a server that nobody waits for: ending it would only make the recovery after a crash begin anew.
 pub const LAUNCHER_START: Duration = Duration::from_secs(24 * 3_600);
 
+/// An orderly stop of it: writing 512 MB of shared buffers to a slow disk takes longer than [`SERVER_STOP_FAST`], and a start after a
+/// stop without that is a recovery from a crash. With [`SERVER_STOP_IMMEDIATE`] it stays under the 30 s of docker-compose.yml.
+pub const LAUNCHER_STOP: Duration = Duration::from_secs(20);
+
 /// A server that does not say within this time which one it is does not answer.
 pub const LAUNCHED_ASK: Duration = Duration::from_secs(3);
 
-/// `replication setup --at-start` waits so long for both masters, which must be made first.
-pub const SETUP_BOTH: Duration = Duration::from_secs(60);
+/// `replication setup --at-start` waits so long for both masters: for making their data folders ([`SERVER_MAKE`]) and stanzas, or for a
+/// recovery from a crash, which replays up to `max_wal_size` of 2 GB. What depends on it does not start when it gives up.
+pub const SETUP_BOTH: Duration = Duration::from_secs(300);
 
 /// It waits so long for one of them when the other was joined before and can serve.
 pub const SETUP_OTHER: Duration = Duration::from_secs(15);

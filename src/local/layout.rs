@@ -96,6 +96,7 @@ impl Layout {
             password: Secret::new(PASSWORD),
             listen: Listen::Loopback,
             patience: limits::SERVER_START,
+            stop_patience: limits::SERVER_STOP_FAST,
             settings: Vec::new(),
         }
     }

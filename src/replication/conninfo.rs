@@ -5,6 +5,7 @@ use super::setup::PUBLICATION;
 use crate::cluster::NodeId;
 use crate::config::{Config, PeerAddress};
 use crate::pg::Session;
+use anyhow::bail;
 
 /// The role with which the masters reach each other.
 pub(super) const ROLE: &str = "replicator";
@@ -36,6 +37,23 @@ pub(super) fn connection_string(config: &Config, from: NodeId) -> String {
         )
     });
     quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// Sees that the masters reach each other as safely as this program reaches them. Otherwise a command that was given no `PEER_SSLROOTCERT`
+/// would change a link that proves its peer into one that does not, since a plainer connection works as well.
+///
+/// # Errors
+/// What must be set.
+pub(crate) fn is_as_safe_as_the_urls(config: &Config) -> anyhow::Result<()> {
+    let proves = |node: &NodeId| config.master(*node).trust().is_some();
+    match NodeId::BOTH.into_iter().find(proves) {
+        Some(node) if config.peer_sslrootcert.is_none() => bail!(
+            "PEER_SSLROOTCERT: must be set, because {}_URL has sslmode=verify-full and the masters would reach each other \
+             without that proof; it is the file with the CA on the masters' own machines",
+            node.name().to_uppercase()
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Sees that a connection string leads to a publisher, with a subscription that is rolled back.
@@ -79,5 +97,29 @@ mod tests {
         values.insert("PEER_SSLROOTCERT", "/etc/ca of us.pem".to_string());
         let verified = " sslmode='verify-full' sslrootcert='/etc/ca of us.pem'";
         assert_eq!(of(&values), plain + verified);
+    }
+
+    #[test]
+    fn masters_that_prove_themselves_to_us_do_so_to_each_other() {
+        let of = |pairs: &[(&'static str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (*name, value.to_string()));
+            let config = Config::check(&pairs.collect()).expect("valid");
+            is_as_safe_as_the_urls(&config).map_err(|error| error.to_string())
+        };
+        of(&[]).expect("plain both ways");
+        let ca =
+            rcgen::generate_simple_self_signed(["db1.example".to_string()]).expect("a certificate");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), ca.cert.pem()).expect("the certificate");
+        let url = format!(
+            "postgresql://root:x@db1.example/imdb?sslmode=verify-full&sslrootcert={}",
+            file.path().display()
+        );
+        let why = of(&[("MASTER1_URL", &url)]).expect_err("the masters would not");
+        assert!(
+            why.contains("PEER_SSLROOTCERT") && why.contains("MASTER1_URL"),
+            "{why}"
+        );
+        of(&[("MASTER1_URL", &url), ("PEER_SSLROOTCERT", "/etc/ca.pem")]).expect("they do");
     }
 }

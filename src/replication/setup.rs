@@ -4,6 +4,7 @@
 //! made anew, because what it held is lost and nobody would notice.
 
 use super::compare;
+pub(crate) use super::conninfo::is_as_safe_as_the_urls;
 use super::conninfo::{ROLE, connection_string, try_link};
 use super::equal;
 pub use super::plan::NeedsRejoin;
@@ -25,6 +26,7 @@ pub(super) const PUBLICATION: &str = "pub_imdb";
 /// # Errors
 /// The first thing that could not be done, or that a person has to decide.
 pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
+    is_as_safe_as_the_urls(config)?;
     let reach = Reach::new(config)?;
     let mut done = Vec::new();
     for node in NodeId::BOTH {

@@ -36,6 +36,8 @@ pub struct Master {
     pub listen: Listen,
     /// How long a start may take, crash recovery included.
     pub patience: Duration,
+    /// How long an orderly stop may take, its checkpoint included, before the server is stopped without one.
+    pub stop_patience: Duration,
     /// More settings, each as its name and value; they win over those of the project.
     pub settings: Vec<(String, String)>,
 }
@@ -314,7 +316,7 @@ impl Master {
         };
         process::thaw_family(process);
         process.signal(Signal::SIGINT);
-        if process.wait_gone(limits::SERVER_STOP_FAST) {
+        if process.wait_gone(self.stop_patience) {
             return Ok(());
         }
         process.signal(Signal::SIGQUIT);

@@ -15,7 +15,7 @@ use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::output;
 use crate::output::say;
-use crate::replication::compare;
+use crate::replication::{compare, setup};
 use anyhow::bail;
 use cutover::Cutover;
 use jiff::Timestamp;
@@ -76,6 +76,8 @@ pub fn report(
 ) -> anyhow::Result<ExitCode> {
     let (node, now) = (wanted.node.id(), Timestamp::now());
     let goal = understand(wanted, now)?;
+    // The other master is rebuilt in the end, which must not fail then.
+    setup::is_as_safe_as_the_urls(config)?;
     servers.check(place)?;
     for of in NodeId::BOTH {
         servers.runs(of)?;

@@ -12,7 +12,9 @@ mod tables;
 use super::compare;
 use super::plan::{Found, Link, Step, literal};
 use super::reach::Reach;
-use super::setup::{look, prepare, publish, tell_the_peer, wait_until_streaming};
+use super::setup::{
+    is_as_safe_as_the_urls, look, prepare, publish, tell_the_peer, wait_until_streaming,
+};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
@@ -86,6 +88,7 @@ impl Rejoin<'_> {
     /// Returns what the masters hold in the end.
     fn run(&self) -> anyhow::Result<compare::Report> {
         let (node, survivor) = (self.node, self.node.peer());
+        is_as_safe_as_the_urls(self.config)?;
         self.greet()?;
         self.refuse_active()?;
         for node in [survivor, node] {
