@@ -32,7 +32,7 @@ start() {
   none "dockerd does not come up"
 }
 
-# The address that this machine has its own packages from.
+# The address that this machine has its own packages from; Ubuntu's has no Debian.
 mirror() {
   { cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
     awk '$1 == "URIs:" {print $2; exit} $1 == "deb" {for (i = 2; i < NF; i++) if ($i ~ /^https?:/) {print $i; exit}}'
@@ -63,7 +63,9 @@ image() { # name, function that makes it
   echo "engine: fetching $1"
   ! timeout 120 docker pull --quiet "$1" >/dev/null 2>&1 || return 0
   echo "engine: no registry has it; making it from Debian's packages"
-  "$2"
+  # In a shell of its own, which ends at its first failure: as a condition it would go on.
+  (set -e; "$2") &
+  wait $! || none "$1 cannot be had from a registry, nor be made here"
 }
 
 # An engine that runs no container, or whose containers reach nobody, builds nothing.
@@ -76,13 +78,15 @@ works() {
 case ${1:-up} in
   up)
     answers || start
+    if ! docker compose version >/dev/null 2>&1 && [ "$(id -u)" -eq 0 ]; then "$here/install.sh" --engine || true; fi
     docker compose version >/dev/null 2>&1 || none "it has no 'docker compose'"
     image debian:trixie-slim make_debian
     works
     image redis:8-alpine make_redis
     ;;
   down)
-    [ ! -e "$STATE/pid" ] || kill "$(cat "$STATE/pid")"
+    # It may have ended by itself.
+    [ ! -e "$STATE/pid" ] || kill "$(cat "$STATE/pid")" || true
     rm -f "$STATE/pid"
     ;;
   *) echo "usage: $0 [down]" >&2; exit 2 ;;

@@ -18,7 +18,8 @@ esac
 
 # A project of its own has volumes of its own. What a .env here says is for its owner's deployment.
 export COMPOSE_PROJECT_NAME=imdb-ha-test COMPOSE_DISABLE_ENV_FILE=1
-unset ADMIN_TOKEN POSTGRES_PASSWORD REPLICATION_PASSWORD BACKUP_PASSPHRASE API_ADDRESS DATABASE_ADDRESS MASTER_SETTINGS
+# So does what stands in its caller's environment.
+for variable in $(grep -oE '\$\{[A-Z_]+' docker-compose.yml | tr -d '{$' | sort -u); do unset "$variable"; done
 readonly API=http://127.0.0.1:5000
 readonly TOKEN='Authorization: Bearer imdb-ha-example-token'
 readonly JSON='Content-Type: application/json'
@@ -92,9 +93,17 @@ healthy_within() { # seconds
 
 # --- the steps -----------------------------------------------------------------------------------
 
-config_is_clean() { [ -z "$(docker compose config --quiet 2>&1)" ]; }
+# Without a .env, and with each line of the example in use.
+config_is_clean() {
+  local said
+  sed -E "s/^#([A-Z_]+=)/\\1/" .env.example >"$work/env"
+  grep -q '^ADMIN_TOKEN=' "$work/env"
+  said=$(docker compose config --quiet 2>&1; docker compose --env-file "$work/env" config --quiet 2>&1)
+  [ -z "$said" ] || { echo "$said"; return 1; }
+  expect 'MASTER_SETTINGS: shared_buffers=2GB .*maintenance_work_mem=512MB$' docker compose --env-file "$work/env" config
+}
 
-up() { docker compose up --detach --build --wait; }
+up() { docker compose up --detach --build --wait --wait-timeout 900; }
 
 images_are_small() {
   local api master
@@ -152,8 +161,19 @@ films() {
   imdb_ha compare
 }
 
+# The API makes the first backups by itself, and a pgBackRest of one's own does not wait for it.
+first_backups() {
+  local until=$((SECONDS + 120)) said=''
+  until said=$(curl -s --max-time 5 "$API/backups") && grep -q '"running":null' <<<"$said" &&
+    grep -q '"type":"full","stanza":"imdb-master1"' <<<"$said" && grep -q '"type":"full","stanza":"imdb-master2"' <<<"$said"; do
+    [ "$SECONDS" -lt "$until" ] || { echo "no first backups: $said"; return 1; }
+    sleep 0.5
+  done
+}
+
 backups() { # section 4.2
   local type
+  first_backups
   for type in full diff incr; do
     docker exec imdb-master1 pgbackrest --stanza=imdb-master1 "--type=$type" backup
     expect "$type backup: " docker exec imdb-master1 pgbackrest --stanza=imdb-master1 info
@@ -194,6 +214,10 @@ scripts() { # section 9
   scripts/pgbackrest/bootstrap.sh
   scripts/pgbackrest/run-backup.sh imdb-master2 incr --publish-redis --redis-service redis
   expect 'master2' scripts/pgbackrest/show-info.sh imdb-master2
+  expect 'master1' scripts/pgbackrest/show-info.sh
+  scripts/pgbackrest/run-backup.sh imdb-master2 incr --publish-redis --redis-key-prefix mine --redis-command 'docker exec -i imdb-redis redis-cli'
+  expect 'imdb-master2' docker exec imdb-redis redis-cli get mine:latest:incr
+  expect '^[1-9]' docker exec imdb-redis redis-cli llen mine:history:imdb-master2
   scripts/pgbackrest/simulate-backup-cycle.sh
   expect '"day":6|"day": 6' docker exec imdb-redis redis-cli get pgbackrest:simple:day6:imdb-master1
 }
@@ -207,54 +231,77 @@ logs() { # section 12
   (timeout 3 docker exec imdb-redis redis-cli MONITOR || true) | grep -q OK
 }
 
+restarts() { docker inspect -f '{{.RestartCount}}' "$1"; } # container
+
+# Until the engine has seen the end, all looks as well as before.
+restarted_and_healthy() { # container, its restarts before
+  local until=$((SECONDS + 30))
+  until [ "$(restarts "$1")" -gt "$2" ]; do
+    [ "$SECONDS" -lt "$until" ] || { echo "$1 was not started again"; return 1; }
+    sleep 0.1
+  done
+  healthy_within 30
+}
+
 # The main process of a container dies, as by a fault of its own or for want of memory: the engine starts it again.
 crashes() {
   local name count
   for name in "${CONTAINERS[@]}"; do
-    count=$(docker inspect -f '{{.RestartCount}}' "$name")
-    kill -9 "$(docker inspect -f '{{.State.Pid}}' "$name")"
-    healthy_within 30
-    [ "$(docker inspect -f '{{.RestartCount}}' "$name")" -gt "$count" ]
+    count=$(restarts "$name")
+    # On the engine's own machine, wherever that is.
+    docker run --rm --privileged --pid host debian:trixie-slim sh -c "kill -9 $(docker inspect -f '{{.State.Pid}}' "$name")"
+    restarted_and_healthy "$name" "$count"
   done
   # A server that dies under its launcher.
+  count=$(restarts imdb-master1)
   docker exec imdb-master1 sh -c 'kill -9 $(head -n 1 /var/lib/imdb-ha/master1/data/postmaster.pid)'
-  healthy_within 30
+  restarted_and_healthy imdb-master1 "$count"
 }
 
 # A master whose volume is lost is rebuilt from the other one, which serves meanwhile.
 lost_volume() {
-  expect ' 20[01]$' post /generos '{"genero": "Survivor"}'
+  expect ' 201$' post /generos '{"genero": "Survivor"}'
   docker compose rm --stop --force imdb-master2
   docker volume rm "${COMPOSE_PROJECT_NAME}_imdb_master2_data" 2>/dev/null || {
     # The API has it mounted.
     docker compose rm --stop --force imdb-api
     docker volume rm "${COMPOSE_PROJECT_NAME}_imdb_master2_data"
   }
-  docker compose up --detach --wait
+  docker compose up --detach --wait --wait-timeout 300
   expect '"active_node":"master1".*"degraded"' answer "$API/health"
+  # Writes go on while it is rebuilt, and are there in the end.
+  (while [ ! -e "$work/rebuilt" ]; do post /generos '{"genero": "Meanwhile"}'; echo; sleep 0.05; done) >"$work/meanwhile" &
   imdb_ha rejoin master2 --yes
+  touch "$work/rebuilt"
+  wait
+  ! grep -v ' 201$' "$work/meanwhile" || return 1
+  expect "^$(wc -l <"$work/meanwhile")\$" sql imdb-master2 "SELECT count(*) FROM generos WHERE genero = 'Meanwhile'"
   imdb_ha compare
   healthy_within 30
 }
 
 down_and_up() {
-  local before after
-  before="$(sql imdb-master1 'SELECT count(*) FROM generos') $(docker exec imdb-redis redis-cli dbsize)"
+  local sums before node
+  sums='SELECT (SELECT sum(pg_catalog.hashtextextended(g::text, 0)) FROM generos AS g), (SELECT count(*) FROM titulos)'
+  before=$(sql imdb-master1 "$sums")
   docker compose down
-  docker compose up --detach --wait
+  docker compose up --detach --wait --wait-timeout 300
   healthy_within 30
-  after="$(sql imdb-master2 'SELECT count(*) FROM generos') $(docker exec imdb-redis redis-cli dbsize)"
-  echo "before: $before, after: $after"
-  [ "${before%% *}" = "${after%% *}" ] && [ "${after##* }" -gt 0 ]
+  for node in imdb-master1 imdb-master2; do
+    [ "$(sql "$node" "$sums")" = "$before" ] || { echo "$node: before $before, after $(sql "$node" "$sums")"; return 1; }
+  done
+  expect '^[1-9]' docker exec imdb-redis redis-cli llen imdb-ha:history
   expect 'full backup' docker exec imdb-master1 pgbackrest --stanza=imdb-master1 info
 }
 
 example_secrets_stay_home() {
   local said
-  if said=$(API_ADDRESS=0.0.0.0 docker compose run --rm --no-deps imdb-api 2>&1); then echo "it serves: $said"; return 1; fi
+  if said=$(API_ADDRESS=0.0.0.0 timeout 60 docker compose run --rm --no-deps imdb-api 2>&1); then echo "it serves: $said"; return 1; fi
   grep -q 'ADMIN_TOKEN: is the one of the example' <<<"$said" || { echo "$said"; return 1; }
-  if said=$(DATABASE_ADDRESS=0.0.0.0 docker compose run --rm --no-deps imdb-master1 2>&1); then echo "it serves: $said"; return 1; fi
+  if said=$(DATABASE_ADDRESS=0.0.0.0 timeout 60 docker compose run --rm --no-deps imdb-master1 2>&1); then echo "it serves: $said"; return 1; fi
   grep -q 'POSTGRES_PASSWORD' <<<"$said" || { echo "$said"; return 1; }
+  if said=$(DATABASE_ADDRESS=0.0.0.0 POSTGRES_PASSWORD=another timeout 60 docker compose run --rm --no-deps imdb-master1 2>&1); then echo "it serves: $said"; return 1; fi
+  grep -q 'REPLICATION_PASSWORD' <<<"$said" || { echo "$said"; return 1; }
 }
 
 began=$SECONDS
