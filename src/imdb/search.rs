@@ -230,7 +230,7 @@ impl Search {
             self.votos.map(|votos| format!("t.votos >= {votos}")),
         ];
         wheres.extend(bounds.into_iter().flatten());
-        let (words, parameters) = self.words.condition(titles);
+        let (words, parameters) = self.words.condition(titles, self.is_fixed(part));
         match (part, words) {
             // What no known title has may yet be common, in titles of an age: all of them are looked up, since a walk that waits for the
             // next one could go through the whole table.
@@ -315,8 +315,10 @@ impl Place {
 }
 
 impl Words {
-    /// The condition that `titles` have them all, and its parameters; neither without words.
-    fn condition(&self, titles: &str) -> (Option<String>, Vec<String>) {
+    /// The condition that `titles` have them all, and its parameters; neither without words. In a `fixed` statement PostgreSQL does not
+    /// see the words when it plans: a plan with them always looks cheaper to it than the one that it has kept, and so it would
+    /// plan each time anew, which takes longer than looking the words up (0.17 and 0.04 ms).
+    fn condition(&self, titles: &str, fixed: bool) -> (Option<String>, Vec<String>) {
         let query = |index: usize| {
             format!("plainto_tsquery('pg_catalog.simple', imdb_ha.sin_acentos(${index}::text))")
         };
@@ -334,8 +336,9 @@ impl Words {
                 "(replace({text}, ''' &', ''':* &') || ':*')::tsquery"
             ));
         }
+        let select = if fixed { "SELECT " } else { "" };
         let condition =
-            (!parts.is_empty()).then(|| format!("{titles} @@ ({})", parts.join(" && ")));
+            (!parts.is_empty()).then(|| format!("{titles} @@ ({select}{})", parts.join(" && ")));
         (condition, parameters)
     }
 }
@@ -483,6 +486,10 @@ mod tests {
             ..search("votos")
         };
         assert!(fixed.is_fixed(Part::Without) && !fixed.is_fixed(Part::With));
+        for (part, hidden) in [(Part::With, false), (Part::Without, true)] {
+            let (sql, _) = fixed.statement(part, Resolved::default());
+            assert_eq!(sql.contains("@@ (SELECT plainto"), hidden, "{sql}");
+        }
         assert!(!search("votos").is_fixed(Part::Without));
         let paged = Search {
             after: Place::parse("votos_7"),
