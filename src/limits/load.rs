@@ -24,8 +24,17 @@ pub const LOAD_GENRES_MAX: usize = 200;
 /// Rows of titles whose rows do not stand together, each of which takes some 16 bytes of memory. IMDb's files are sorted.
 pub const LOAD_SCATTERED_MAX: u64 = 1_000_000;
 
-/// Characters that are kept of a value that was rejected; the whole row is kept beside it.
+/// Values of one list. IMDb's longest are the writers of long series, some hundreds. Each is compared with those before it, which takes
+/// 10 ms for so many, and each that is rejected becomes a row.
+pub const LOAD_LIST_MAX: usize = 10_000;
+// The place in such a list is a smallint in some tables.
+const _: () = assert!(LOAD_LIST_MAX <= i16::MAX as usize);
+
+/// Characters that are kept of a value that was rejected; the whole row is kept beside the first one of a row.
 pub const LOAD_DETAIL_CHARS: usize = 200;
+
+/// Rejects that are sent at once. A line of two bytes becomes a reject of eighty, so that those of a block would take forty times its memory.
+pub const LOAD_REJECTS_BYTES: usize = 1024 * 1024;
 
 /// A file that is sent to the API: the largest of IMDb's has 0.8 GB packed and 4.3 GB as it is.
 pub const LOAD_BODY_MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;

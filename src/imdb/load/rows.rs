@@ -4,6 +4,7 @@ use super::cells::{self, Bad, NULL, Reason, Rows};
 use super::known::{Catalogues, Ids, Known, Places};
 use super::ratings::Rating;
 use crate::imdb::format::{File, Layout, TABLES_MAX};
+use crate::limits;
 
 const YEARS: (i64, i64) = (i16::MIN as i64, i16::MAX as i64);
 const ANY: (i64, i64) = (0, i32::MAX as i64);
@@ -111,7 +112,8 @@ impl<'a> Reader<'a> {
         titles.maybe(start).maybe(end).maybe(minutes);
         titles.rating(self.known.ratings.give(id)).end();
         self.once.clear();
-        for (genre, order) in cells::list(cells[8]).zip(1..) {
+        let listed = bounded(cells[8], b',', "genres", &mut self.parts);
+        for (genre, order) in cells::list(listed).zip(1..) {
             let number = self.catalogues.genres.get(genre).copied();
             match number {
                 Some(number) if !self.once.contains(&number) => {
@@ -142,7 +144,8 @@ impl<'a> Reader<'a> {
             .maybe(death)
             .end();
         self.once.clear();
-        for (profession, order) in cells::list(cells[4]).zip(1..) {
+        let listed = bounded(cells[4], b',', "primaryProfession", &mut self.parts);
+        for (profession, order) in cells::list(listed).zip(1..) {
             match self
                 .catalogues
                 .professions
@@ -262,7 +265,8 @@ impl<'a> Reader<'a> {
             .text(cells[2])
             .text(cells[3])
             .text(cells[4]);
-        for cell in [cells[5], cells[6]] {
+        for (cell, column) in [(cells[5], "types"), (cells[6], "attributes")] {
+            let cell = bounded(cell, 2, column, &mut self.parts);
             rows.texts((cell != NULL).then(|| cell.split(|byte| *byte == 2)));
         }
         rows.flag(original).end();
@@ -291,6 +295,19 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The cell of a list; of one that is too long, none, and that is told.
+fn bounded<'a>(
+    cell: &'a [u8],
+    separator: u8,
+    column: &'static str,
+    parts: &mut Vec<Bad>,
+) -> &'a [u8] {
+    cells::bounded(cell, separator, column).unwrap_or_else(|bad| {
+        parts.push(bad);
+        NULL
+    })
+}
+
 /// The ids of a list that are there, each once, with their place in it; the others are told.
 fn links(
     cell: &[u8],
@@ -302,7 +319,8 @@ fn links(
     mut link: impl FnMut(i32, i32),
 ) {
     once.clear();
-    for (item, order) in cells::list(cell).zip(1..) {
+    let listed = bounded(cell, b',', column, parts);
+    for (item, order) in cells::list(listed).zip(1..) {
         let id = cells::id(item, prefix, column).and_then(|id| there.must_have(id, column, item));
         match id {
             Ok(id) if !once.contains(&id) => {
@@ -322,6 +340,9 @@ fn characters(cell: &[u8]) -> Result<Option<Vec<std::borrow::Cow<'_, str>>>, Bad
     }
     let bad = || Bad::new(Reason::Json, "characters", cell);
     let names: Vec<Name> = serde_json::from_slice(cell).map_err(|_| bad())?;
+    if names.len() > limits::LOAD_LIST_MAX {
+        return Err(cells::too_many(names.len(), "characters"));
+    }
     // PostgreSQL cannot hold this one character, which JSON can write.
     if names.iter().any(|name| name.0.contains('\0')) {
         return Err(bad());
