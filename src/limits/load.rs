@@ -18,6 +18,10 @@ pub const LOAD_PIECES: usize = 3;
 /// The longest line. The longest of IMDb's files have some thousand bytes.
 pub const LOAD_LINE_BYTES: usize = 1024 * 1024;
 
+/// The longest new type, category, profession or genre: as long as one that can be asked for. IMDb's longest has 25, and
+/// PostgreSQL's unique indexes take 2,700.
+pub const LOAD_CODE_BYTES: usize = super::CODE_MAX_CHARS;
+
 /// Genres in one file. IMDb has 28.
 pub const LOAD_GENRES_MAX: usize = 200;
 

@@ -1,6 +1,6 @@
 //! Filling the new tables, beside those that are there.
 
-use super::known::{Catalogues, Known, Places};
+use super::known::{Catalogues, Ids, Known, Places};
 use super::preflight::{Found, Scan};
 use super::read::Lines;
 use super::report::Phase;
@@ -33,7 +33,7 @@ impl Load<'_> {
             .iter()
             .flat_map(|scan| scan.genres.iter().cloned())
             .collect();
-        let (genres, new_genres) = stage::genres(&self.masters, &codes)?;
+        let (genres, mut new_genres) = stage::genres(&self.masters, &codes)?;
         let mut catalogues = Catalogues {
             types: stage::catalogue(
                 &self.masters,
@@ -51,6 +51,7 @@ impl Load<'_> {
                 "id_profesion::int, profesion",
             )?,
             genres,
+            genres_used: Ids::default(),
         };
         let mut known = self.known(&mut scans)?;
         stage::prepare(&self.masters)?;
@@ -61,6 +62,8 @@ impl Load<'_> {
         for (index, scan) in scans.into_iter().enumerate() {
             self.file(index, scan, &mut known, &mut catalogues)?;
         }
+        // Of titles that were all rejected nothing is left, and no genre either.
+        new_genres.retain(|(number, _)| catalogues.genres_used.has(*number));
         self.enter(Phase::Keys);
         self.keys(&made)?;
         self.enter(Phase::Swap);

@@ -3,6 +3,7 @@
 
 use super::cells::{Bad, Reason};
 use super::ratings::Ratings;
+use crate::limits;
 use roaring::RoaringBitmap;
 use std::collections::{HashMap, HashSet};
 
@@ -102,23 +103,33 @@ impl Catalogue {
         catalogue
     }
 
-    /// The number of a value, which is new if nobody has had it before.
+    /// The number of a value; none if it is new, and can be added.
     ///
     /// # Errors
-    /// For a value that is empty, or when the numbers have run out: then it is no catalogue.
-    pub fn number(&mut self, value: &[u8], column: &'static str) -> Result<i32, Bad> {
+    /// For a value that can be none of a catalogue, or when the numbers have run out: then it is no catalogue.
+    pub fn find(&self, value: &[u8], column: &'static str) -> Result<Option<i32>, Bad> {
         if let Some(number) = self.numbers.get(value) {
-            return Ok(*number);
+            return Ok(Some(*number));
         }
-        if value.is_empty() || self.highest >= i32::from(i16::MAX) {
-            return Err(Bad::new(Reason::Value, column, value));
+        match is_code(value) && self.highest < i32::from(i16::MAX) {
+            true => Ok(None),
+            false => Err(Bad::new(Reason::Value, column, value)),
         }
+    }
+
+    /// Gives a new value, which was not found, the next number.
+    pub fn add(&mut self, value: &[u8]) -> i32 {
         self.highest += 1;
         self.numbers.insert(value.to_vec(), self.highest);
         self.new
             .push((self.highest, String::from_utf8_lossy(value).into_owned()));
-        Ok(self.highest)
+        self.highest
     }
+}
+
+/// Whether a text can be a new value of a catalogue.
+pub fn is_code(text: &[u8]) -> bool {
+    (1..=limits::LOAD_CODE_BYTES).contains(&text.len()) && memchr::memchr(0, text).is_none()
 }
 
 /// The catalogues of the rows, and the genres, whose numbers are drawn before.
@@ -128,6 +139,8 @@ pub struct Catalogues {
     pub categories: Catalogue,
     pub professions: Catalogue,
     pub genres: HashMap<Vec<u8>, i32>,
+    /// The numbers of those that a row has.
+    pub genres_used: Ids,
 }
 
 #[cfg(test)]
@@ -164,21 +177,25 @@ mod tests {
             [(3, "movie".to_string()), (9, "short".to_string())],
         );
         let mut number = |value: &str| {
-            types
-                .number(value.as_bytes(), "titleType")
-                .map_err(|bad| bad.reason)
+            let found = types.find(value.as_bytes(), "titleType");
+            let found = found.map_err(|bad| bad.reason)?;
+            Ok(found.unwrap_or_else(|| types.add(value.as_bytes())))
         };
         assert_eq!(number("movie"), Ok(3));
         assert_eq!(
             (number("podcast"), number("podcast"), number("x")),
             (Ok(10), Ok(10), Ok(11))
         );
-        assert_eq!(number(""), Err(Reason::Value));
+        let long = "x".repeat(limits::LOAD_CODE_BYTES + 1);
+        for wrong in ["", "a\0b", long.as_str()] {
+            assert_eq!(number(wrong), Err(Reason::Value));
+        }
         assert_eq!(
             types.new,
             [(10, "podcast".to_string()), (11, "x".to_string())]
         );
-        let mut full = Catalogue::new("t", [(i32::from(i16::MAX), "last".to_string())]);
-        assert!(full.number(b"one more", "c").is_err());
+        let full = Catalogue::new("t", [(i32::from(i16::MAX), "last".to_string())]);
+        assert!(full.find(b"one more", "c").is_err());
+        assert_eq!(full.find(b"last", "c"), Ok(Some(i32::from(i16::MAX))));
     }
 }

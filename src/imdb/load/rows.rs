@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
         let id = cells::id(cells[0], b"tt", "tconst")?;
         let kind = match cells[1] {
             NULL => return Err(Bad::new(Reason::Missing, "titleType", NULL)),
-            kind => self.catalogues.types.number(kind, "titleType")?,
+            kind => self.catalogues.types.find(kind, "titleType")?,
         };
         let adult = cells::flag(cells[4], "isAdult")?;
         let adult = adult.ok_or_else(|| Bad::new(Reason::Missing, "isAdult", NULL))?;
@@ -102,6 +102,8 @@ impl<'a> Reader<'a> {
         if !self.known.titles.add(id) {
             return Err(Bad::new(Reason::Duplicate, "tconst", cells[0]));
         }
+        // A new type is one only if a row has it, and now nothing is in the way of this one.
+        let kind = kind.unwrap_or_else(|| self.catalogues.types.add(cells[1]));
         let [titles, genres, _] = &mut self.out;
         titles
             .number(id)
@@ -118,6 +120,7 @@ impl<'a> Reader<'a> {
             match number {
                 Some(number) if !self.once.contains(&number) => {
                     self.once.push(number);
+                    self.catalogues.genres_used.add(number);
                     genres.number(id).number(number).number(order).end();
                 }
                 Some(_) => self
@@ -146,11 +149,9 @@ impl<'a> Reader<'a> {
         self.once.clear();
         let listed = bounded(cells[4], b',', "primaryProfession", &mut self.parts);
         for (profession, order) in cells::list(listed).zip(1..) {
-            match self
-                .catalogues
-                .professions
-                .number(profession, "primaryProfession")
-            {
+            let known = &mut self.catalogues.professions;
+            let found = known.find(profession, "primaryProfession");
+            match found.map(|found| found.unwrap_or_else(|| known.add(profession))) {
                 Ok(number) if !self.once.contains(&number) => {
                     self.once.push(number);
                     professions.number(id).number(number).number(order).end();
@@ -207,11 +208,12 @@ impl<'a> Reader<'a> {
         self.known.persons.must_have(person, "nconst", cells[2])?;
         let category = match cells[3] {
             NULL => return Err(Bad::new(Reason::Missing, "category", NULL)),
-            category => self.catalogues.categories.number(category, "category")?,
+            category => self.catalogues.categories.find(category, "category")?,
         };
         if !self.places.add(id, place) {
             return Err(Bad::new(Reason::Duplicate, "ordering", cells[1]));
         }
+        let category = category.unwrap_or_else(|| self.catalogues.categories.add(cells[3]));
         let rows = &mut self.out[0];
         rows.number(id)
             .number(place)

@@ -126,7 +126,7 @@ fn without_nul(text: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::imdb::format::LAYOUTS;
-    use crate::imdb::load::known::{Catalogue, Catalogues, Known, Places};
+    use crate::imdb::load::known::{Catalogue, Catalogues, Ids, Known, Places};
     use std::collections::HashMap;
 
     /// What becomes of the lines of a file of titles: the counts, and the rejects in the pieces in which they were sent.
@@ -137,6 +137,7 @@ mod tests {
             categories: none("categorias"),
             professions: none("profesiones"),
             genres: HashMap::from([(b"Drama".to_vec(), 9)]),
+            genres_used: Ids::default(),
         };
         let layout = &LAYOUTS[0];
         let reader = Reader::new(layout, Places::default(), &mut known, &mut catalogues);
