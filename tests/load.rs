@@ -94,6 +94,34 @@ fn counts(outcome: &Value, file: &str) -> (u64, u64, u64, u64) {
     )
 }
 
+/// The genres, types, categories and professions that did not come with the schema.
+fn new_values(cluster: &Cluster) -> Vec<String> {
+    let genres = rows(
+        cluster,
+        "SELECT codigo_imdb FROM generos_imdb WHERE id_genero > 28 ORDER BY 1",
+    );
+    // Each has a code, and the other way round.
+    assert_eq!(
+        genres,
+        rows(
+            cluster,
+            "SELECT genero FROM generos WHERE id_genero > 28 ORDER BY 1"
+        )
+    );
+    let mut all = genres;
+    for (value, table, highest) in [
+        ("tipo_titulo", "tipos_titulo", 11),
+        ("categoria", "categorias", 13),
+        ("profesion", "profesiones", 46),
+    ] {
+        let sql =
+            format!("SELECT {value} FROM {table} WHERE id_{value} > {highest} ORDER BY id_{value}");
+        all.extend(rows(cluster, &sql));
+    }
+    let bare = |row: String| row.trim_matches(['(', ')']).to_string();
+    all.into_iter().map(bare).collect()
+}
+
 fn assert_equal(cluster: &Cluster) {
     let output = cluster.run(&["compare"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -124,7 +152,7 @@ fn each_quirk_of_the_files_is_a_row_or_a_reject_with_its_reason() {
          nm0000003\tY\t19x0\t\\N\t\\N\t\\N\n"
     ));
     files.write("title.crew.tsv", format!(
-        "{CREW}tt0000001\tnm0000001,nm0000404\tnm0000002,nm0000002\ntt0000002\t\\N\t\\N\ntt0000404\t\\N\t\\N\n\
+        "{CREW}tt0000001\tnm0000001,nm0000404\tnm0000002,nm0000002\ntt0000002\t\\N\tnm0000404,nm0000001\ntt0000404\t\\N\t\\N\n\
          tt0000001\t\\N\t\\N\n"
     ));
     files.write("title.principals.tsv", format!(
@@ -156,7 +184,7 @@ fn each_quirk_of_the_files_is_a_row_or_a_reject_with_its_reason() {
 
     assert_eq!(counts(&outcome, "title.basics"), (11, 4, 7, 1));
     assert_eq!(counts(&outcome, "name.basics"), (4, 2, 2, 1));
-    assert_eq!(counts(&outcome, "title.crew"), (4, 2, 2, 2));
+    assert_eq!(counts(&outcome, "title.crew"), (4, 2, 2, 3));
     assert_eq!(counts(&outcome, "title.principals"), (8, 4, 4, 1));
     assert_eq!(counts(&outcome, "title.episode"), (3, 1, 2, 0));
     assert_eq!(counts(&outcome, "title.akas"), (6, 3, 3, 0));
@@ -170,7 +198,7 @@ fn each_quirk_of_the_files_is_a_row_or_a_reject_with_its_reason() {
             "(name.basics,4,2,2,1)",
             "(title.akas,6,3,3,0)",
             "(title.basics,11,4,7,1)",
-            "(title.crew,4,2,2,2)",
+            "(title.crew,4,2,2,3)",
             "(title.episode,3,1,2,0)",
             "(title.principals,8,4,4,1)",
             "(title.ratings,5,1,4,0)",
@@ -221,7 +249,10 @@ fn each_quirk_of_the_files_is_a_row_or_a_reject_with_its_reason() {
         ["(1,1,1)", "(1,3,3)"]
     );
     assert_eq!(rows(&cluster, "SELECT * FROM titulo_director"), ["(1,1,1)"]);
-    assert_eq!(rows(&cluster, "SELECT * FROM titulo_escritor"), ["(1,2,1)"]);
+    assert_eq!(
+        rows(&cluster, "SELECT * FROM titulo_escritor ORDER BY 1"),
+        ["(1,2,1)", "(2,1,2)"]
+    );
     assert_eq!(
         rows(
             &cluster,
@@ -279,6 +310,7 @@ fn each_quirk_of_the_files_is_a_row_or_a_reject_with_its_reason() {
             "(title.basics,12,1,,\"carácter NUL\",\"\")",
             "(title.crew,2,1,directors,\"identificador inexistente\",nm0000404)",
             "(title.crew,2,2,writers,\"clave repetida\",nm0000002)",
+            "(title.crew,3,1,writers,\"identificador inexistente\",nm0000404)",
             "(title.crew,4,1,tconst,\"identificador inexistente\",tt0000404)",
             "(title.crew,5,1,tconst,\"clave repetida\",tt0000001)",
             "(title.episode,3,1,parentTconst,\"identificador inexistente\",tt0000404)",
@@ -299,6 +331,19 @@ fn each_quirk_of_the_files_is_a_row_or_a_reject_with_its_reason() {
         "SELECT fila FROM rechazos WHERE archivo = 'title.basics' AND linea = 12",
     );
     assert!(whole[0].contains("nu\u{2400}l"), "{whole:?}");
+
+    // The line stands beside the first of its rejects.
+    assert_eq!(
+        rows(
+            &cluster,
+            "SELECT num, fila IS NULL FROM rechazos WHERE archivo = 'title.crew' AND linea = 2 ORDER BY 1"
+        ),
+        ["(1,f)", "(2,t)"]
+    );
+    assert_eq!(
+        new_values(&cluster),
+        ["Experimental", "podcastSeries", "cook", "juggler"]
+    );
 
     // The new tables have what the old ones had: keys, foreign keys, and rows that are replicated.
     let found = cluster
@@ -323,6 +368,149 @@ fn each_quirk_of_the_files_is_a_row_or_a_reject_with_its_reason() {
             .query_one("SELECT count(votos) FROM titulos", &[]);
         left.expect("a count").get::<_, i64>(0) == 0
     });
+}
+
+/// Different words, as many as fit, of characters that become six times as long when a search takes them apart.
+fn longest_title(first: u32) -> String {
+    let character = |place: u32| char::from_u32(0x3300 + place % 88).expect("a character");
+    let words = (first..).map(|word| format!("{}{} ", character(word), character(word / 88)));
+    let title: String = words.take(10_000 / 7).collect();
+    let room = 10_000 - title.len();
+    title + &"x".repeat(room)
+}
+
+/// A text in which nothing comes twice, so that no index can pack it.
+fn unpackable(length: usize) -> String {
+    let mut state = 7u64;
+    let mut digit = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        char::from_digit((state >> 59) as u32 % 32, 32).expect("a digit")
+    };
+    (0..length).map(|_| digit()).collect()
+}
+
+#[test]
+fn what_postgresql_would_refuse_is_a_reject_and_what_is_rejected_leaves_no_value_behind() {
+    let cluster = Cluster::start();
+    let files = Files::new();
+    let long = unpackable(6_000);
+    let list = |value: &str, separator: &str| vec![value; 40_000].join(separator);
+    files.write(
+        "title.basics.tsv",
+        format!(
+            "{BASICS}tt0000001\tmovie\t{}\t{}\t0\t\\N\t\\N\t\\N\tDrama,{long},Nuevo\n\
+         tt0000002\tlargo\tT\t{}\t0\t\\N\t\\N\t\\N\tLargo\n\
+         tt0000003\t{long}\tT\tT\t0\t\\N\t\\N\t\\N\tLargo\n\
+         tt0000004\tshort\tT\tT\t0\t\\N\t\\N\t\\N\t{}\n\
+         tt0000005\tnulo\tT\tT\t0\t\\N\t\\N\t\\N\tDra\0ma,Nulo\n\
+         tt0000006\tancho\tT\tT\t0\t\\N\t\\N\t\\N\tDrama\tAncho\n\
+         tt0000001\trepetido\tT\tT\t0\t\\N\t\\N\t\\N\tRepetido\n\
+         tt0000007\tincompleto\tT\tT\t\\N\t\\N\t\\N\t\\N\tIncompleto\n",
+            longest_title(0),
+            longest_title(5_000),
+            "\u{fdfa}".repeat(3_334),
+            list("Drama", ",")
+        ),
+    );
+    files.write("title.ratings.tsv", format!("{RATINGS}tt0000001\t9.3\t7\n"));
+    files.write(
+        "name.basics.tsv",
+        format!(
+            "{NAMES}nm0000001\tA\t\\N\t\\N\t{long},actor,nueva\t{}\n\
+         nm0000002\tB\t\\N\t\\N\tactor,nu\0la\t\\N\n\
+         nm0000003\tC\t19x0\t\\N\tnadie\t\\N\n",
+            list("tt0000001", ",")
+        ),
+    );
+    files.write(
+        "title.crew.tsv",
+        format!(
+            "{CREW}tt0000001\t{}\tnm0000001,nm0000009\n",
+            list("nm0000001", ",")
+        ),
+    );
+    files.write(
+        "title.principals.tsv",
+        format!(
+            "{PRINCIPALS}tt0000001\t1\tnm0000001\tnueva\t\\N\t\\N\n\
+         tt0000001\t1\tnm0000001\trepetida\t\\N\t\\N\n\
+         tt0000001\t2\tnm0000001\t{long}\t\\N\t\\N\n\
+         tt0000001\t3\tnm0000001\tself\t\\N\t[{}]\n\
+         tt0000404\t3\tnm0000001\tnadie\t\\N\t\\N\n",
+            list("\"A\"", ",")
+        ),
+    );
+    files.write(
+        "title.akas.tsv",
+        format!(
+            "{AKAS}tt0000001\t1\tUno\tES\t\\N\t{}\tfestival\t0\n",
+            list("tv", "\u{2}")
+        ),
+    );
+    let outcome = loaded(&cluster, &files);
+    assert_equal(&cluster);
+
+    assert_eq!(counts(&outcome, "title.basics"), (8, 2, 6, 2));
+    assert_eq!(counts(&outcome, "name.basics"), (3, 1, 2, 2));
+    assert_eq!(counts(&outcome, "title.crew"), (1, 1, 0, 2));
+    assert_eq!(counts(&outcome, "title.principals"), (5, 2, 3, 1));
+    assert_eq!(counts(&outcome, "title.akas"), (1, 1, 0, 1));
+    assert_eq!(
+        rows(
+            &cluster,
+            "SELECT archivo, linea, num, columna, motivo, left(detalle, 12) AS detalle, fila IS NULL AS f \
+             FROM rechazos ORDER BY 1, 2, 3"
+        ),
+        [
+            "(name.basics,2,1,primaryProfession,\"valor no válido\",LONG,f)",
+            "(name.basics,2,2,knownForTitles,\"valor no válido\",\"40000 valore\",t)",
+            "(name.basics,3,1,,\"carácter NUL\",\"\",f)",
+            "(name.basics,4,1,birthYear,\"número no válido\",19x0,f)",
+            "(title.akas,2,1,types,\"valor no válido\",\"40000 valore\",f)",
+            "(title.basics,2,1,genres,\"valor no válido\",LONG,f)",
+            "(title.basics,3,1,originalTitle,\"valor no válido\",\u{fdfa}\u{fdfa}\u{fdfa}\u{fdfa}\u{fdfa}\u{fdfa}\u{fdfa}\u{fdfa}\u{fdfa}\u{fdfa}\u{fdfa}\u{fdfa},f)",
+            "(title.basics,4,1,titleType,\"valor no válido\",LONG,f)",
+            "(title.basics,5,1,genres,\"valor no válido\",\"40000 valore\",f)",
+            "(title.basics,6,1,,\"carácter NUL\",\"\",f)",
+            "(title.basics,7,1,,\"número de columnas\",\"10 en vez de\",f)",
+            "(title.basics,8,1,tconst,\"clave repetida\",tt0000001,f)",
+            "(title.basics,9,1,isAdult,\"falta el valor\",\"\\\\N\",f)",
+            "(title.crew,2,1,directors,\"valor no válido\",\"40000 valore\",f)",
+            "(title.crew,2,2,writers,\"identificador inexistente\",nm0000009,t)",
+            "(title.principals,3,1,ordering,\"clave repetida\",1,f)",
+            "(title.principals,4,1,category,\"valor no válido\",LONG,f)",
+            "(title.principals,5,1,characters,\"valor no válido\",\"40000 valore\",f)",
+            "(title.principals,6,1,tconst,\"identificador inexistente\",tt0000404,f)",
+        ]
+        .map(|row| row.replace("LONG", &long[..12]))
+    );
+    assert_eq!(new_values(&cluster), ["Nuevo", "nueva", "nueva"]);
+    // What was loaded of those rows is all the rest of them, and the longest title can be found by its words.
+    assert_eq!(
+        rows(
+            &cluster,
+            "SELECT id_titulo, octet_length(titulo_principal) AS a, octet_length(titulo_original) AS b, length(buscable) > 2000 AS c \
+             FROM titulos ORDER BY 1"
+        ),
+        ["(1,10000,10000,t)", "(4,1,1,)"]
+    );
+    assert_eq!(
+        rows(
+            &cluster,
+            "SELECT cardinality(tipos), atributos FROM titulos_alternos"
+        ),
+        ["(,{festival})"]
+    );
+    assert_eq!(rows(&cluster, "SELECT * FROM titulo_escritor"), ["(1,1,1)"]);
+    assert_eq!(
+        rows(
+            &cluster,
+            "SELECT profesion FROM persona_profesion JOIN profesiones USING (id_profesion) ORDER BY orden"
+        ),
+        ["(actor)", "(nueva)"]
+    );
 }
 
 #[test]

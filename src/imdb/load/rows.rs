@@ -99,6 +99,11 @@ impl<'a> Reader<'a> {
         let start = cells::number(cells[5], YEARS.0, YEARS.1, "startYear")?;
         let end = cells::number(cells[6], YEARS.0, YEARS.1, "endYear")?;
         let minutes = cells::number(cells[7], ANY.0, ANY.1, "runtimeMinutes")?;
+        for (title, column) in [(cells[2], "primaryTitle"), (cells[3], "originalTitle")] {
+            if title.len() > limits::LOAD_TITLE_BYTES {
+                return Err(Bad::new(Reason::Value, column, title));
+            }
+        }
         if !self.known.titles.add(id) {
             return Err(Bad::new(Reason::Duplicate, "tconst", cells[0]));
         }
