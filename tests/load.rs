@@ -671,6 +671,19 @@ fn files_that_cannot_be_loaded_are_refused_before_anything_is_touched() {
         format!("{PRINCIPALS}tt0000001\t1\tnm0000001\tactor\t\\N\t\\N\n"),
     );
     assert!(refused(&cluster, &orphans).contains("load name.basics too"));
+    // More rows of scattered titles than can be remembered, nearly all of which come before it is known that they are.
+    let scattered = Files::new();
+    let mut akas = AKAS.to_string();
+    for place in 1..=1_000_001 {
+        akas.push_str(&format!("tt1\t{place}\tA\t\\N\t\\N\t\\N\t\\N\t0\n"));
+    }
+    akas.push_str("tt2\t1\tA\t\\N\t\\N\t\\N\t\\N\t0\ntt1\t1000002\tA\t\\N\t\\N\t\\N\t\\N\t0\n");
+    scattered.write("title.akas.tsv", &akas);
+    let told = refused(&cluster, &scattered);
+    assert!(
+        told.contains("title.akas.tsv, line 10") && told.contains("do not stand together; sort"),
+        "{told}"
+    );
     // Something of somebody else's that would be lost.
     let view = "CREATE VIEW public.viejas AS SELECT * FROM public.titulos";
     cluster.sql("master2").batch_execute(view).expect("a view");

@@ -29,8 +29,9 @@ pub const LOAD_TITLE_BYTES: usize = 10_000;
 /// Genres in one file. IMDb has 28.
 pub const LOAD_GENRES_MAX: usize = 200;
 
-/// Rows of titles whose rows do not stand together, each of which takes some 16 bytes of memory. IMDb's files are sorted.
-pub const LOAD_SCATTERED_MAX: u64 = 1_000_000;
+/// Rows that are remembered of titles whose rows do not stand together, and as many of one title; each takes some 16 bytes of memory.
+/// IMDb's files are sorted, and no title has more than some ten thousand rows.
+pub const LOAD_PLACES_MAX: usize = 1_000_000;
 
 /// Values of one list. IMDb's longest are the writers of long series, some hundreds. Each is compared with those before it, which takes
 /// 10 ms for so many, and each that is rejected becomes a row.

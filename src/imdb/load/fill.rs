@@ -135,6 +135,9 @@ impl Load<'_> {
             taker.take(&block, &mut self.progress, index, &mut |rejects| {
                 sink.send_rejects(rejects)
             })?;
+            if let Some(what) = taker.reader.overflow() {
+                bail!("{name}, line {}: {what}", taker.line);
+            }
             for table in 0..layout.tables.len() {
                 sink.send(table, std::mem::take(&mut taker.reader.out[table].0))?;
             }

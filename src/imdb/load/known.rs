@@ -3,6 +3,7 @@
 
 use super::cells::{Bad, Reason};
 use super::ratings::Ratings;
+use crate::imdb::ids;
 use crate::limits;
 use roaring::RoaringBitmap;
 use std::collections::{HashMap, HashSet};
@@ -41,6 +42,10 @@ impl Ids {
     }
 }
 
+/// What is to be done about a file whose rows are in no order.
+pub const SCATTERED: &str =
+    "the rows of a title do not stand together; sort the file, such as by LC_ALL=C sort";
+
 /// Which places of which titles have come already. The rows of a title come together, so that only those of one title are kept; but
 /// for titles whose rows are known to be scattered over the file, all of them.
 #[derive(Debug, Default)]
@@ -76,6 +81,19 @@ impl Places {
             return !self.others.contains(&place);
         }
         self.rising.binary_search(&place).is_err() && self.others.insert(place)
+    }
+
+    /// Why no more can be kept, once there are more than [`limits::LOAD_PLACES_MAX`].
+    pub fn overflow(&self) -> Option<String> {
+        let of_one = self.rising.len() + self.others.len();
+        if self.of_scattered.len() > limits::LOAD_PLACES_MAX {
+            return Some(SCATTERED.to_string());
+        }
+        let most = limits::LOAD_PLACES_MAX;
+        (of_one > most).then(|| {
+            let title = ids::tconst(self.title);
+            format!("{title} has more than {most} rows")
+        })
     }
 }
 
@@ -168,6 +186,28 @@ mod tests {
         // A place that came out of order and then is the highest so far.
         let mut places = Places::default();
         assert!(places.add(1, 5) && places.add(1, 3) && places.add(1, 6) && !places.add(1, 3));
+    }
+
+    #[test]
+    fn all_places_that_are_kept_are_counted() {
+        let most = i32::try_from(limits::LOAD_PLACES_MAX).expect("it fits");
+        let mut scattered = Places::new(RoaringBitmap::from_iter([7, 9]));
+        let mut sorted = Places::default();
+        for place in 1..=most {
+            scattered.add(7, place);
+            // In whatever order, and anew for each title.
+            sorted.add(8, most - place);
+        }
+        assert_eq!((scattered.overflow(), sorted.overflow()), (None, None));
+        scattered.add(9, 1);
+        sorted.add(8, most);
+        assert_eq!(scattered.overflow().as_deref(), Some(SCATTERED));
+        assert_eq!(
+            sorted.overflow().as_deref(),
+            Some("tt0000008 has more than 1000000 rows")
+        );
+        sorted.add(9, 1);
+        assert_eq!(sorted.overflow(), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! is how many rows there are, and what the loading must know beforehand.
 
 use super::cells;
-use super::known::is_code;
+use super::known::{SCATTERED, is_code};
 use super::ratings::Ratings;
 use super::read::{Lines, lines};
 use crate::imdb::format::{File, LAYOUTS, Layout};
@@ -123,9 +123,8 @@ pub fn scan(
             );
             return Err(at(number, what));
         }
-        if keys.rows_of_scattered > limits::LOAD_SCATTERED_MAX {
-            let what = "the rows of a title do not stand together; sort the file, such as by LC_ALL=C sort".to_string();
-            return Err(at(number, what));
+        if keys.rows_of_scattered > limits::LOAD_PLACES_MAX {
+            return Err(at(number, SCATTERED.to_string()));
         }
         tell(number.saturating_sub(1));
         if is_interrupted() {
@@ -190,8 +189,8 @@ struct Keys {
     last: Option<u32>,
     ended: RoaringBitmap,
     scattered: RoaringBitmap,
-    /// About how many rows such titles have.
-    rows_of_scattered: u64,
+    /// How many rows such titles have since they came back. Those before are not known, and are counted when the file is loaded.
+    rows_of_scattered: usize,
 }
 
 impl Keys {

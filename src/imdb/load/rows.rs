@@ -286,6 +286,11 @@ impl<'a> Reader<'a> {
         self.one_per_title(cells[0]).map(drop)
     }
 
+    /// Why no more rows can be taken, if their places are too many to be remembered.
+    pub fn overflow(&self) -> Option<String> {
+        self.places.overflow()
+    }
+
     /// The ratings that no title of the file has got.
     pub fn ratings_left(&mut self) -> Vec<(i32, Rating)> {
         self.known.ratings.left()
