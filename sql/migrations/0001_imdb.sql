@@ -173,6 +173,7 @@ CREATE TABLE public.cargas (
 
 -- What of the files is in no other table, and why. A row is rejected as a whole (columna is null), or one column of a row whose
 -- rest was loaded. linea counts from 1, the header; it is 0 for a row of an earlier load that lost what it belongs to.
+-- Of one line several columns may be rejected; fila, the whole line, stands beside the first of them, which has num 1.
 CREATE TABLE public.rechazos (
     id_carga bigint,
     archivo text,
@@ -181,8 +182,9 @@ CREATE TABLE public.rechazos (
     columna text,
     motivo text NOT NULL,
     detalle text NOT NULL,
-    fila text NOT NULL,
-    PRIMARY KEY (id_carga, archivo, linea, num)
+    fila text,
+    PRIMARY KEY (id_carga, archivo, linea, num),
+    CHECK (fila IS NOT NULL OR num > 1)
 );
 
 -- IMDb's own way to write a number: at least seven digits.

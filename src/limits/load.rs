@@ -18,14 +18,32 @@ pub const LOAD_PIECES: usize = 3;
 /// The longest line. The longest of IMDb's files have some thousand bytes.
 pub const LOAD_LINE_BYTES: usize = 1024 * 1024;
 
+/// The longest new type, category, profession or genre: as long as one that can be asked for. IMDb's longest has 25, and
+/// PostgreSQL's unique indexes take 2,700.
+pub const LOAD_CODE_BYTES: usize = super::CODE_MAX_CHARS;
+
+/// The longest title: IMDb's have some hundred bytes. A master takes no title whose words, of both titles together, have more than a
+/// megabyte in its index; taking them apart makes text up to 37 times as long (11 times for a ligature, 3.4 times for words of a few letters).
+pub const LOAD_TITLE_BYTES: usize = 10_000;
+
 /// Genres in one file. IMDb has 28.
 pub const LOAD_GENRES_MAX: usize = 200;
 
-/// Rows of titles whose rows do not stand together, each of which takes some 16 bytes of memory. IMDb's files are sorted.
-pub const LOAD_SCATTERED_MAX: u64 = 1_000_000;
+/// Rows that are remembered of titles whose rows do not stand together, and as many of one title; each takes some 16 bytes of memory.
+/// IMDb's files are sorted, and no title has more than some ten thousand rows.
+pub const LOAD_PLACES_MAX: usize = 1_000_000;
 
-/// Characters that are kept of a value that was rejected; the whole row is kept beside it.
+/// Values of one list. IMDb's longest are the writers of long series, some hundreds. Each is compared with those before it, which takes
+/// 10 ms for so many, and each that is rejected becomes a row.
+pub const LOAD_LIST_MAX: usize = 10_000;
+// The place in such a list is a smallint in some tables.
+const _: () = assert!(LOAD_LIST_MAX <= i16::MAX as usize);
+
+/// Characters that are kept of a value that was rejected; the whole row is kept beside the first one of a row.
 pub const LOAD_DETAIL_CHARS: usize = 200;
+
+/// Rejects that are sent at once. A line of two bytes becomes a reject of eighty, so that those of a block would take forty times its memory.
+pub const LOAD_REJECTS_BYTES: usize = 1024 * 1024;
 
 /// A file that is sent to the API: the largest of IMDb's has 0.8 GB packed and 4.3 GB as it is.
 pub const LOAD_BODY_MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;

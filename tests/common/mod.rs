@@ -3,6 +3,8 @@
 //! stops when its standard input does.
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod films;
+
 use postgres::{Client, NoTls};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};

@@ -1,6 +1,7 @@
 //! The cells of a row: reading them, and writing them as PostgreSQL's COPY wants them in its text format. Pure.
 
 use super::ratings::Rating;
+use crate::limits;
 use std::fmt;
 
 /// Why a row, or one column of it, is not in its table. Each has a text in the database's language and one for the commands.
@@ -167,6 +168,24 @@ pub fn tenths(cell: &[u8]) -> Option<u8> {
 pub fn list(cell: &[u8]) -> impl Iterator<Item = &[u8]> {
     let items = (cell != NULL && !cell.is_empty()).then(|| cell.split(|byte| *byte == b','));
     items.into_iter().flatten()
+}
+
+/// The cell of a list, unless that has more than [`limits::LOAD_LIST_MAX`] values.
+pub fn bounded<'a>(cell: &'a [u8], separator: u8, column: &'static str) -> Result<&'a [u8], Bad> {
+    // So short a cell, as nearly all are, need not be counted.
+    if cell.len() < limits::LOAD_LIST_MAX {
+        return Ok(cell);
+    }
+    match memchr::memchr_iter(separator, cell).count() + 1 {
+        count if count > limits::LOAD_LIST_MAX => Err(too_many(count, column)),
+        _ => Ok(cell),
+    }
+}
+
+/// What is wrong with a list of so many values.
+pub fn too_many(count: usize, column: &'static str) -> Bad {
+    let detail = format!("{count} valores, {} como máximo", limits::LOAD_LIST_MAX);
+    Bad::new(Reason::Value, column, detail.as_bytes())
 }
 
 /// A row in the making, in the text format of COPY.
@@ -362,5 +381,23 @@ mod tests {
             (read("\\N"), read(""), read("a"), read("a,b")),
             (0, 0, 1, 2)
         );
+    }
+
+    #[test]
+    fn a_list_is_bounded_by_its_values_and_not_by_their_length() {
+        let most = limits::LOAD_LIST_MAX;
+        for cell in [
+            "x".repeat(3 * most),
+            ",".repeat(most - 1),
+            vec!["abc"; most].join(","),
+        ] {
+            assert_eq!(
+                bounded(cell.as_bytes(), b',', "genres"),
+                Ok(cell.as_bytes())
+            );
+        }
+        let bad = bounded(&vec![b','; most], b',', "genres").expect_err("one too many");
+        assert_eq!((bad.reason, bad.column), (Reason::Value, "genres"));
+        assert_eq!(bad.detail, "10001 valores, 10000 como máximo");
     }
 }

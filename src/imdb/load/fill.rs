@@ -1,13 +1,13 @@
 //! Filling the new tables, beside those that are there.
 
-use super::cells::{self, Bad, Reason, Rows};
-use super::known::{Catalogues, Known, Places};
+use super::known::{Catalogues, Ids, Known, Places};
 use super::preflight::{Found, Scan};
-use super::read::{Lines, lines};
-use super::report::{Phase, Progress};
+use super::read::Lines;
+use super::report::Phase;
 use super::room;
 use super::rows::Reader;
 use super::sink::Sink;
+use super::taker::Taker;
 use super::{Load, stage, swap};
 use crate::cluster::NodeId;
 use crate::imdb::format::{File, Layout, TITULOS};
@@ -34,7 +34,7 @@ impl Load<'_> {
             .iter()
             .flat_map(|scan| scan.genres.iter().cloned())
             .collect();
-        let (genres, new_genres) = stage::genres(&self.masters, &codes)?;
+        let (genres, mut new_genres) = stage::genres(&self.masters, &codes)?;
         let mut catalogues = Catalogues {
             types: stage::catalogue(
                 &self.masters,
@@ -52,6 +52,7 @@ impl Load<'_> {
                 "id_profesion::int, profesion",
             )?,
             genres,
+            genres_used: Ids::default(),
         };
         let mut known = self.known(&mut scans)?;
         stage::prepare(&self.masters)?;
@@ -62,6 +63,8 @@ impl Load<'_> {
         for (index, scan) in scans.into_iter().enumerate() {
             self.file(index, scan, &mut known, &mut catalogues)?;
         }
+        // Of titles that were all rejected nothing is left, and no genre either.
+        new_genres.retain(|(number, _)| catalogues.genres_used.has(*number));
         self.enter(Phase::Keys);
         self.keys(&made)?;
         self.enter(Phase::Swap);
@@ -126,28 +129,26 @@ impl Load<'_> {
         self.progress.files[index].phase = Phase::Rows;
         let mut sink = Sink::open(&self.masters, layout.tables, &self.origin)?;
         let reader = Reader::new(layout, Places::new(scan.scattered), known, catalogues);
-        let mut taker = Taker {
-            load: self.progress.load,
-            reader,
-            line: 0,
-            rejects: Rows::default(),
-        };
+        let mut taker = Taker::new(self.progress.load, reader);
         let file = Lines::open(path).with_context(|| format!("open {name}"))?;
         for block in blocks_of(file)? {
             let block = block.with_context(|| format!("read {name}"))?;
-            taker.take(&block, &mut self.progress, index);
+            taker.take(&block, &mut self.progress, index, &mut |rejects| {
+                sink.send_rejects(rejects)
+            })?;
+            if let Some(what) = taker.reader.overflow() {
+                bail!("{name}, line {}: {what}", taker.line);
+            }
             for table in 0..layout.tables.len() {
                 sink.send(table, std::mem::take(&mut taker.reader.out[table].0))?;
             }
-            sink.send_rejects(std::mem::take(&mut taker.rejects.0))?;
             self.progress.files[index].seconds = began.elapsed().as_secs_f64();
             self.progress.seconds = self.clock.elapsed().as_secs_f64();
             (self.tell)(&self.progress);
             self.check_interrupt()?;
         }
         if layout.file == File::Titles && !self.has(File::Ratings) {
-            taker.reject_lost_ratings();
-            sink.send_rejects(std::mem::take(&mut taker.rejects.0))?;
+            taker.reject_lost_ratings(&mut |rejects| sink.send_rejects(rejects))?;
         }
         let of_file = &mut self.progress.files[index];
         if of_file.read != scan.rows {
@@ -276,78 +277,4 @@ fn blocks_of(mut file: Lines) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
             }
         })?;
     Ok(queue)
-}
-
-/// Takes the lines of a file apart and counts what becomes of them.
-struct Taker<'a> {
-    load: i64,
-    reader: Reader<'a>,
-    /// The number of the last line; the header is the first.
-    line: i64,
-    rejects: Rows,
-}
-
-impl Taker<'_> {
-    fn take(&mut self, block: &[u8], progress: &mut Progress, index: usize) {
-        let of_file = &mut progress.files[index];
-        for line in lines(block) {
-            self.line += 1;
-            if self.line == 1 {
-                continue;
-            }
-            of_file.read += 1;
-            match self.reader.take(line) {
-                Ok(()) => of_file.loaded += 1,
-                Err(bad) => {
-                    of_file.rejected += 1;
-                    *progress.reasons.entry(bad.reason).or_default() += 1;
-                    self.reject(of_file.layout.name, 1, &bad, line);
-                }
-            }
-            let parts = std::mem::take(&mut self.reader.parts);
-            of_file.parts_rejected += parts.len() as u64;
-            for (bad, number) in parts.iter().zip(1..) {
-                *progress.reasons.entry(bad.reason).or_default() += 1;
-                self.reject(of_file.layout.name, number, bad, line);
-            }
-        }
-    }
-
-    /// Ratings of an earlier load whose title is not there any more.
-    fn reject_lost_ratings(&mut self) {
-        self.line = 0;
-        for ((title, rating), number) in self.reader.ratings_left().into_iter().zip(1..) {
-            let bad = Bad::new(Reason::Dangling, "id_titulo", title.to_string().as_bytes());
-            let row = format!(
-                r#"{{"votos": {}, "promedio": {}, "id_titulo": {title}}}"#,
-                rating.votes,
-                rating.mean()
-            );
-            self.reject("title.ratings", number, &bad, row.as_bytes());
-        }
-    }
-
-    /// A row of the table of what was rejected. A column of a row that was loaded names the column; so does a whole row, if it is one
-    /// column's fault, and then that row is in no table.
-    fn reject(&mut self, file: &str, number: i32, bad: &Bad, line: &[u8]) {
-        let mut digits = itoa::Buffer::new();
-        let rows = &mut self.rejects;
-        rows.cell(digits.format(self.load).as_bytes());
-        rows.any_text(file.as_bytes());
-        rows.cell(digits.format(self.line).as_bytes());
-        rows.number(number);
-        match bad.column {
-            "" => rows.cell(cells::NULL),
-            column => rows.any_text(column.as_bytes()),
-        };
-        let detail: String = bad.detail.chars().take(limits::LOAD_DETAIL_CHARS).collect();
-        rows.any_text(bad.reason.in_database().as_bytes());
-        rows.any_text(without_nul(detail.as_bytes()).as_bytes());
-        rows.any_text(without_nul(line).as_bytes()).end();
-    }
-}
-
-/// PostgreSQL cannot hold this one character; its picture stands for it.
-fn without_nul(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).replace('\0', "\u{2400}")
 }

@@ -3,6 +3,8 @@
 
 use super::cells::{Bad, Reason};
 use super::ratings::Ratings;
+use crate::imdb::ids;
+use crate::limits;
 use roaring::RoaringBitmap;
 use std::collections::{HashMap, HashSet};
 
@@ -40,6 +42,10 @@ impl Ids {
     }
 }
 
+/// What is to be done about a file whose rows are in no order.
+pub const SCATTERED: &str =
+    "the rows of a title do not stand together; sort the file, such as by LC_ALL=C sort";
+
 /// Which places of which titles have come already. The rows of a title come together, so that only those of one title are kept; but
 /// for titles whose rows are known to be scattered over the file, all of them.
 #[derive(Debug, Default)]
@@ -76,6 +82,19 @@ impl Places {
         }
         self.rising.binary_search(&place).is_err() && self.others.insert(place)
     }
+
+    /// Why no more can be kept, once there are more than [`limits::LOAD_PLACES_MAX`].
+    pub fn overflow(&self) -> Option<String> {
+        let of_one = self.rising.len() + self.others.len();
+        if self.of_scattered.len() > limits::LOAD_PLACES_MAX {
+            return Some(SCATTERED.to_string());
+        }
+        let most = limits::LOAD_PLACES_MAX;
+        (of_one > most).then(|| {
+            let title = ids::tconst(self.title);
+            format!("{title} has more than {most} rows")
+        })
+    }
 }
 
 /// A catalogue: the values that have a number, and those that get one now. Both masters get the same, since one loader gives them out.
@@ -102,23 +121,33 @@ impl Catalogue {
         catalogue
     }
 
-    /// The number of a value, which is new if nobody has had it before.
+    /// The number of a value; none if it is new, and can be added.
     ///
     /// # Errors
-    /// For a value that is empty, or when the numbers have run out: then it is no catalogue.
-    pub fn number(&mut self, value: &[u8], column: &'static str) -> Result<i32, Bad> {
+    /// For a value that can be none of a catalogue, or when the numbers have run out: then it is no catalogue.
+    pub fn find(&self, value: &[u8], column: &'static str) -> Result<Option<i32>, Bad> {
         if let Some(number) = self.numbers.get(value) {
-            return Ok(*number);
+            return Ok(Some(*number));
         }
-        if value.is_empty() || self.highest >= i32::from(i16::MAX) {
-            return Err(Bad::new(Reason::Value, column, value));
+        match is_code(value) && self.highest < i32::from(i16::MAX) {
+            true => Ok(None),
+            false => Err(Bad::new(Reason::Value, column, value)),
         }
+    }
+
+    /// Gives a new value, which was not found, the next number.
+    pub fn add(&mut self, value: &[u8]) -> i32 {
         self.highest += 1;
         self.numbers.insert(value.to_vec(), self.highest);
         self.new
             .push((self.highest, String::from_utf8_lossy(value).into_owned()));
-        Ok(self.highest)
+        self.highest
     }
+}
+
+/// Whether a text can be a new value of a catalogue.
+pub fn is_code(text: &[u8]) -> bool {
+    (1..=limits::LOAD_CODE_BYTES).contains(&text.len()) && memchr::memchr(0, text).is_none()
 }
 
 /// The catalogues of the rows, and the genres, whose numbers are drawn before.
@@ -128,6 +157,8 @@ pub struct Catalogues {
     pub categories: Catalogue,
     pub professions: Catalogue,
     pub genres: HashMap<Vec<u8>, i32>,
+    /// The numbers of those that a row has.
+    pub genres_used: Ids,
 }
 
 #[cfg(test)]
@@ -158,27 +189,53 @@ mod tests {
     }
 
     #[test]
+    fn all_places_that_are_kept_are_counted() {
+        let most = i32::try_from(limits::LOAD_PLACES_MAX).expect("it fits");
+        let mut scattered = Places::new(RoaringBitmap::from_iter([7, 9]));
+        let mut sorted = Places::default();
+        for place in 1..=most {
+            scattered.add(7, place);
+            // In whatever order, and anew for each title.
+            sorted.add(8, most - place);
+        }
+        assert_eq!((scattered.overflow(), sorted.overflow()), (None, None));
+        scattered.add(9, 1);
+        sorted.add(8, most);
+        assert_eq!(scattered.overflow().as_deref(), Some(SCATTERED));
+        assert_eq!(
+            sorted.overflow().as_deref(),
+            Some("tt0000008 has more than 1000000 rows")
+        );
+        sorted.add(9, 1);
+        assert_eq!(sorted.overflow(), None);
+    }
+
+    #[test]
     fn a_new_value_gets_the_next_number_once() {
         let mut types = Catalogue::new(
             "tipos_titulo",
             [(3, "movie".to_string()), (9, "short".to_string())],
         );
         let mut number = |value: &str| {
-            types
-                .number(value.as_bytes(), "titleType")
-                .map_err(|bad| bad.reason)
+            let found = types.find(value.as_bytes(), "titleType");
+            let found = found.map_err(|bad| bad.reason)?;
+            Ok(found.unwrap_or_else(|| types.add(value.as_bytes())))
         };
         assert_eq!(number("movie"), Ok(3));
         assert_eq!(
             (number("podcast"), number("podcast"), number("x")),
             (Ok(10), Ok(10), Ok(11))
         );
-        assert_eq!(number(""), Err(Reason::Value));
+        let long = "x".repeat(limits::LOAD_CODE_BYTES + 1);
+        for wrong in ["", "a\0b", long.as_str()] {
+            assert_eq!(number(wrong), Err(Reason::Value));
+        }
         assert_eq!(
             types.new,
             [(10, "podcast".to_string()), (11, "x".to_string())]
         );
-        let mut full = Catalogue::new("t", [(i32::from(i16::MAX), "last".to_string())]);
-        assert!(full.number(b"one more", "c").is_err());
+        let full = Catalogue::new("t", [(i32::from(i16::MAX), "last".to_string())]);
+        assert!(full.find(b"one more", "c").is_err());
+        assert_eq!(full.find(b"last", "c"), Ok(Some(i32::from(i16::MAX))));
     }
 }

@@ -19,6 +19,7 @@ mod rows;
 mod sink;
 mod stage;
 mod swap;
+mod taker;
 
 pub use command::{at_first_start, report};
 

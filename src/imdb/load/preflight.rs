@@ -1,6 +1,8 @@
 //! Reads every file to its end before anything is touched: whether it is one of the seven, whole and UTF-8. What is learnt on the way
 //! is how many rows there are, and what the loading must know beforehand.
 
+use super::cells;
+use super::known::{SCATTERED, is_code};
 use super::ratings::Ratings;
 use super::read::{Lines, lines};
 use crate::imdb::format::{File, LAYOUTS, Layout};
@@ -108,7 +110,7 @@ pub fn scan(
                 keys.see(line);
             }
             match layout.file {
-                File::Titles => see_genres(line, &mut scan.genres),
+                File::Titles => see_genres(layout, line, &mut scan.genres),
                 // What is none is rejected when the file is loaded.
                 File::Ratings => drop(scan.ratings.see(line)),
                 _ => {}
@@ -121,9 +123,8 @@ pub fn scan(
             );
             return Err(at(number, what));
         }
-        if keys.rows_of_scattered > limits::LOAD_SCATTERED_MAX {
-            let what = "the rows of a title do not stand together; sort the file, such as by LC_ALL=C sort".to_string();
-            return Err(at(number, what));
+        if keys.rows_of_scattered > limits::LOAD_PLACES_MAX {
+            return Err(at(number, SCATTERED.to_string()));
         }
         tell(number.saturating_sub(1));
         if is_interrupted() {
@@ -154,10 +155,8 @@ fn check_header(layout: &Layout, line: &[u8]) -> Result<(), String> {
 
 /// The first row stands for all: one that is broken further down is rejected alone.
 fn check_width(layout: &Layout, line: &[u8]) -> Result<(), String> {
-    let (found, expected) = (
-        line.split(|byte| *byte == b'\t').count(),
-        layout.header.len(),
-    );
+    let tabs = memchr::memchr_iter(b'\t', line).count();
+    let (found, expected) = (tabs + 1, layout.header.len());
     match found == expected {
         true => Ok(()),
         false => Err(format!("it has {found} columns and not {expected}")),
@@ -168,12 +167,16 @@ fn shown(text: &str) -> String {
     text.chars().take(limits::LOG_LINE_SHOWN).collect()
 }
 
-fn see_genres(line: &[u8], genres: &mut BTreeSet<Vec<u8>>) {
-    let cell = line
-        .rsplit(|byte| *byte == b'\t')
-        .next()
-        .unwrap_or_default();
-    for genre in super::cells::list(cell).filter(|genre| !genre.is_empty()) {
+/// Notes the genres of a row that can be one; of some others the last column is something else.
+fn see_genres(layout: &Layout, line: &[u8], genres: &mut BTreeSet<Vec<u8>>) {
+    if check_width(layout, line).is_err() {
+        return;
+    }
+    let start = memchr::memrchr(b'\t', line).map_or(0, |tab| tab + 1);
+    let Ok(cell) = cells::bounded(&line[start..], b',', "") else {
+        return;
+    };
+    for genre in cells::list(cell).filter(|genre| is_code(genre)) {
         if !genres.contains(genre) {
             genres.insert(genre.to_vec());
         }
@@ -186,14 +189,14 @@ struct Keys {
     last: Option<u32>,
     ended: RoaringBitmap,
     scattered: RoaringBitmap,
-    /// About how many rows such titles have.
-    rows_of_scattered: u64,
+    /// How many rows such titles have since they came back. Those before are not known, and are counted when the file is loaded.
+    rows_of_scattered: usize,
 }
 
 impl Keys {
     fn see(&mut self, line: &[u8]) {
         let end = memchr::memchr(b'\t', line).unwrap_or(line.len());
-        let Ok(title) = super::cells::id(&line[..end], b"tt", "") else {
+        let Ok(title) = cells::id(&line[..end], b"tt", "") else {
             return;
         };
         let title = title.unsigned_abs();
@@ -225,6 +228,22 @@ mod tests {
         }
         assert_eq!(keys.scattered.iter().collect::<Vec<_>>(), [2]);
         assert_eq!(keys.rows_of_scattered, 2);
+    }
+
+    #[test]
+    fn genres_are_those_of_rows_that_can_be_loaded() {
+        let mut genres = BTreeSet::new();
+        let long = vec!["Western"; limits::LOAD_LIST_MAX + 1].join(",");
+        for cell in ["Drama,Sci-Fi", "\\N", "Dra\0ma,War,,Drama", long.as_str()] {
+            let line = format!("tt1\tmovie\tA\tA\t0\t\\N\t\\N\t\\N\t{cell}");
+            see_genres(&LAYOUTS[0], line.as_bytes(), &mut genres);
+        }
+        see_genres(&LAYOUTS[0], b"tt0000005\tmovie\tToo\tfew\t0", &mut genres);
+        let found: Vec<_> = genres
+            .iter()
+            .map(|code| code.escape_ascii().to_string())
+            .collect();
+        assert_eq!(found, ["Drama", "Sci-Fi", "War"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::cells::{self, Bad, NULL, Reason, Rows};
 use super::known::{Catalogues, Ids, Known, Places};
 use super::ratings::Rating;
 use crate::imdb::format::{File, Layout, TABLES_MAX};
+use crate::limits;
 
 const YEARS: (i64, i64) = (i16::MIN as i64, i16::MAX as i64);
 const ANY: (i64, i64) = (0, i32::MAX as i64);
@@ -91,16 +92,23 @@ impl<'a> Reader<'a> {
         let id = cells::id(cells[0], b"tt", "tconst")?;
         let kind = match cells[1] {
             NULL => return Err(Bad::new(Reason::Missing, "titleType", NULL)),
-            kind => self.catalogues.types.number(kind, "titleType")?,
+            kind => self.catalogues.types.find(kind, "titleType")?,
         };
         let adult = cells::flag(cells[4], "isAdult")?;
         let adult = adult.ok_or_else(|| Bad::new(Reason::Missing, "isAdult", NULL))?;
         let start = cells::number(cells[5], YEARS.0, YEARS.1, "startYear")?;
         let end = cells::number(cells[6], YEARS.0, YEARS.1, "endYear")?;
         let minutes = cells::number(cells[7], ANY.0, ANY.1, "runtimeMinutes")?;
+        for (title, column) in [(cells[2], "primaryTitle"), (cells[3], "originalTitle")] {
+            if title.len() > limits::LOAD_TITLE_BYTES {
+                return Err(Bad::new(Reason::Value, column, title));
+            }
+        }
         if !self.known.titles.add(id) {
             return Err(Bad::new(Reason::Duplicate, "tconst", cells[0]));
         }
+        // A new type is one only if a row has it, and now nothing is in the way of this one.
+        let kind = kind.unwrap_or_else(|| self.catalogues.types.add(cells[1]));
         let [titles, genres, _] = &mut self.out;
         titles
             .number(id)
@@ -111,11 +119,13 @@ impl<'a> Reader<'a> {
         titles.maybe(start).maybe(end).maybe(minutes);
         titles.rating(self.known.ratings.give(id)).end();
         self.once.clear();
-        for (genre, order) in cells::list(cells[8]).zip(1..) {
+        let listed = bounded(cells[8], b',', "genres", &mut self.parts);
+        for (genre, order) in cells::list(listed).zip(1..) {
             let number = self.catalogues.genres.get(genre).copied();
             match number {
                 Some(number) if !self.once.contains(&number) => {
                     self.once.push(number);
+                    self.catalogues.genres_used.add(number);
                     genres.number(id).number(number).number(order).end();
                 }
                 Some(_) => self
@@ -142,12 +152,11 @@ impl<'a> Reader<'a> {
             .maybe(death)
             .end();
         self.once.clear();
-        for (profession, order) in cells::list(cells[4]).zip(1..) {
-            match self
-                .catalogues
-                .professions
-                .number(profession, "primaryProfession")
-            {
+        let listed = bounded(cells[4], b',', "primaryProfession", &mut self.parts);
+        for (profession, order) in cells::list(listed).zip(1..) {
+            let known = &mut self.catalogues.professions;
+            let found = known.find(profession, "primaryProfession");
+            match found.map(|found| found.unwrap_or_else(|| known.add(profession))) {
                 Ok(number) if !self.once.contains(&number) => {
                     self.once.push(number);
                     professions.number(id).number(number).number(order).end();
@@ -204,11 +213,12 @@ impl<'a> Reader<'a> {
         self.known.persons.must_have(person, "nconst", cells[2])?;
         let category = match cells[3] {
             NULL => return Err(Bad::new(Reason::Missing, "category", NULL)),
-            category => self.catalogues.categories.number(category, "category")?,
+            category => self.catalogues.categories.find(category, "category")?,
         };
         if !self.places.add(id, place) {
             return Err(Bad::new(Reason::Duplicate, "ordering", cells[1]));
         }
+        let category = category.unwrap_or_else(|| self.catalogues.categories.add(cells[3]));
         let rows = &mut self.out[0];
         rows.number(id)
             .number(place)
@@ -262,7 +272,8 @@ impl<'a> Reader<'a> {
             .text(cells[2])
             .text(cells[3])
             .text(cells[4]);
-        for cell in [cells[5], cells[6]] {
+        for (cell, column) in [(cells[5], "types"), (cells[6], "attributes")] {
+            let cell = bounded(cell, 2, column, &mut self.parts);
             rows.texts((cell != NULL).then(|| cell.split(|byte| *byte == 2)));
         }
         rows.flag(original).end();
@@ -273,6 +284,11 @@ impl<'a> Reader<'a> {
     fn rating(&mut self, cells: &[&[u8]; 9]) -> Result<(), Bad> {
         Rating::read(cells[1], cells[2])?;
         self.one_per_title(cells[0]).map(drop)
+    }
+
+    /// Why no more rows can be taken, if their places are too many to be remembered.
+    pub fn overflow(&self) -> Option<String> {
+        self.places.overflow()
     }
 
     /// The ratings that no title of the file has got.
@@ -291,6 +307,19 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The cell of a list; of one that is too long, none, and that is told.
+fn bounded<'a>(
+    cell: &'a [u8],
+    separator: u8,
+    column: &'static str,
+    parts: &mut Vec<Bad>,
+) -> &'a [u8] {
+    cells::bounded(cell, separator, column).unwrap_or_else(|bad| {
+        parts.push(bad);
+        NULL
+    })
+}
+
 /// The ids of a list that are there, each once, with their place in it; the others are told.
 fn links(
     cell: &[u8],
@@ -302,7 +331,8 @@ fn links(
     mut link: impl FnMut(i32, i32),
 ) {
     once.clear();
-    for (item, order) in cells::list(cell).zip(1..) {
+    let listed = bounded(cell, b',', column, parts);
+    for (item, order) in cells::list(listed).zip(1..) {
         let id = cells::id(item, prefix, column).and_then(|id| there.must_have(id, column, item));
         match id {
             Ok(id) if !once.contains(&id) => {
@@ -322,6 +352,9 @@ fn characters(cell: &[u8]) -> Result<Option<Vec<std::borrow::Cow<'_, str>>>, Bad
     }
     let bad = || Bad::new(Reason::Json, "characters", cell);
     let names: Vec<Name> = serde_json::from_slice(cell).map_err(|_| bad())?;
+    if names.len() > limits::LOAD_LIST_MAX {
+        return Err(cells::too_many(names.len(), "characters"));
+    }
     // PostgreSQL cannot hold this one character, which JSON can write.
     if names.iter().any(|name| name.0.contains('\0')) {
         return Err(bad());
