@@ -1,9 +1,11 @@
 //! The routes of the loads, and the arrival of a file, which may be larger than the memory.
 
+use super::ending;
 use super::input;
 use super::messages as msg;
 use super::router::Handler;
 use super::server::{Shared, Work};
+use super::wire::{Watched, Wire};
 use super::{App, Problem, Reply, Req};
 use crate::imdb::jobs::Refused;
 use crate::limits;
@@ -101,9 +103,16 @@ impl Shared {
             return self.hand_back(guest, Problem::from(msg::INTERNAL).into_reply(req.language));
         };
         let announced = guest.request.body_length().map(|length| length as u64);
-        let body = guest.request.as_reader();
-        let file = receive(&self.app, body, announced, || !self.is_stopping());
+        // Some of a shorter one may have come along with its request.
+        let long = announced.is_some_and(|length| length > limits::DRAIN_MAX_BYTES as u64);
+        let client = guest.turn.client.filter(|_| long);
+        let mut body = Watched {
+            wire: client.and_then(|client| Wire::find(client, self.app.config.port)),
+            body: guest.request.as_reader(),
+        };
+        let file = receive(&self.app, &mut body, announced, || !self.is_stopping());
         guest.body_read = file.is_ok();
+        guest.hang_up = file.as_ref().is_err_and(ending::ends_connection);
         let reply = file.and_then(|file| handler(&self.app, &req, file));
         let reply = reply.unwrap_or_else(|problem| problem.into_reply(req.language));
         self.hand_back(guest, reply);

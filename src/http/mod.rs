@@ -20,6 +20,7 @@ pub mod router;
 pub mod server;
 mod titulos;
 mod turns;
+mod wire;
 
 use crate::backup::keeper::Keeper;
 use crate::board::Board;

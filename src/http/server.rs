@@ -6,6 +6,7 @@
 
 use super::access::{self, Caller};
 use super::body::{self, has_unread_body, header, headers, response};
+use super::ending;
 use super::listener;
 use super::messages::{self as msg, Language};
 use super::router::{self, Access, Handler, Place, Route};
@@ -57,6 +58,8 @@ pub(super) struct Shared {
 pub(super) struct Guest {
     pub(super) request: Request,
     pub(super) body_read: bool,
+    /// Whether its connection ends with it, whatever is still to come.
+    pub(super) hang_up: bool,
     pub(super) turn: Turn,
 }
 
@@ -203,6 +206,7 @@ impl Shared {
         Guest {
             request,
             body_read: false,
+            hang_up: false,
             turn: Turn {
                 shared: Arc::clone(self),
                 client,
@@ -266,6 +270,7 @@ impl Shared {
             Ok(body) => work.req.body = body,
             // The rest of the body may still be to come.
             Err(problem) => {
+                work.guest.hang_up = ending::ends_connection(&problem);
                 return self.hand_back(work.guest, problem.into_reply(work.req.language));
             }
         }
@@ -287,7 +292,7 @@ impl Shared {
         ) = queue.try_send((guest, reply))
         {
             // Too many clients that neither read nor send. Waiting for them here would stop everyone.
-            self.leave_lying(guest, &reply);
+            self.hang_up(guest, &reply, Duration::ZERO);
         }
     }
 

@@ -1,0 +1,163 @@
+//! Files on their way to `POST /load`: those that nobody wants. One cluster serves all tests of this file.
+
+mod common;
+
+use common::{Cluster, wait_until};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+const BASICS: &str = "tconst\ttitleType\tprimaryTitle\toriginalTitle\tisAdult\tstartYear\tendYear\truntimeMinutes\tgenres\n";
+const TOKEN: &str = "a-token-of-this-test";
+const MB: usize = 1024 * 1024;
+
+/// The cluster, for one test at a time: files that arrive have few places.
+fn cluster() -> (&'static Cluster, MutexGuard<'static, ()>) {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = || Cluster::start_with(&[("ADMIN_TOKEN", TOKEN)]);
+    (CLUSTER.get_or_init(start), turn)
+}
+
+/// So many titles, as a file has them.
+fn titles(count: usize) -> String {
+    let mut text = BASICS.to_string();
+    for id in 1..=count {
+        text.push_str(&format!(
+            "tt{id:07}\tmovie\tT\tT\t0\t1994\t\\N\t142\tDrama\n"
+        ));
+    }
+    text
+}
+
+/// Begins an upload with this header about its body.
+fn begin(cluster: &Cluster, token: &str, header: &str) -> TcpStream {
+    let address = cluster.api.strip_prefix("http://").expect("an address");
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(15)))
+        .expect("a time limit");
+    let head = format!(
+        "POST /load HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{header}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("send");
+    stream
+}
+
+/// What is answered until the connection ends, which it must.
+fn answer(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let ended = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    ended.unwrap_or_else(|error| panic!("{error}: {answer}"));
+    answer
+}
+
+fn assert_refused(answer: &str, status: u16, code: &str) {
+    let expected = format!("HTTP/1.1 {status} ");
+    assert!(
+        answer.starts_with(&expected) && answer.contains(code),
+        "{code}: {answer}"
+    );
+}
+
+/// Sends what curl reads from its standard input.
+fn curl(cluster: &Cluster, token: &str, input: &[u8], file: &str) -> (Duration, Output) {
+    let began = Instant::now();
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "15", "-X", "POST", "-T", file])
+        .arg("-H")
+        .arg(format!("Authorization: Bearer {token}"))
+        .arg(format!("{}/load", cluster.api))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut curl = curl.spawn().expect("curl");
+    // It need not read all of it.
+    let _ = curl.stdin.take().expect("piped").write_all(input);
+    let output = curl.wait_with_output().expect("its end");
+    (began.elapsed(), output)
+}
+
+fn assert_nothing_lies(cluster: &Cluster) {
+    let said = cluster.said();
+    assert!(!said.contains("left lying"), "{said}");
+}
+
+/// Descriptors and threads of the API.
+fn held(cluster: &Cluster) -> (usize, usize) {
+    let pid = cluster.status["pids"]["api"].as_u64().expect("a process");
+    let count = |of: &str| {
+        let entries = fs::read_dir(format!("/proc/{pid}/{of}"));
+        entries.expect("a process").count()
+    };
+    (count("fd"), count("task"))
+}
+
+#[test]
+fn refused_uploads_are_answered_at_once_and_leave_nothing() {
+    const LARGEST: &str = "Content-Length: 17179869185";
+    let (cluster, _turn) = cluster();
+    let before = held(cluster);
+    for (token, header, status, code) in [
+        ("x", "Content-Length: 100000000", 401, "unauthorized"),
+        ("x", "Transfer-Encoding: chunked", 401, "unauthorized"),
+        (TOKEN, LARGEST, 413, "body_too_large"),
+    ] {
+        for _ in 0..10 {
+            let began = Instant::now();
+            let mut stream = begin(cluster, token, header);
+            // It has sent some of it before it hears the answer.
+            let chunk = format!("{:x}\r\n{}\r\n", 2 * MB, "x".repeat(2 * MB));
+            stream.write_all(chunk.as_bytes()).expect("send");
+            assert_refused(&answer(&mut stream), status, code);
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(3), "{header}: {took:?}");
+        }
+    }
+    wait_until("nothing is left of them", || {
+        let now = held(cluster);
+        now.0 <= before.0 + 10 && now.1 <= before.1 + 10
+    });
+    assert_nothing_lies(cluster);
+}
+
+#[test]
+fn curl_tells_at_once_why_nothing_is_loaded() {
+    let (cluster, _turn) = cluster();
+    let folder = tempfile::tempdir().expect("a folder");
+    let large = folder.path().join("large.tsv");
+    let file = fs::File::create(&large).expect("a file");
+    file.set_len(3_000 * MB as u64).expect("a hole");
+    let large = large.display().to_string();
+    let input = titles(400_000);
+    for (token, file, code) in [
+        ("x", "-", "unauthorized"),
+        ("x", large.as_str(), "unauthorized"),
+    ] {
+        let (took, output) = curl(cluster, token, input.as_bytes(), file);
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(told.contains(code), "{file}: {output:?}");
+        assert!(took < Duration::from_secs(5), "{file}: {took:?}");
+    }
+    assert_nothing_lies(cluster);
+}
+
+/// A body that goes on after it was given up does not become a request.
+#[test]
+fn the_rest_of_a_body_is_never_a_request() {
+    let (cluster, _turn) = cluster();
+    let mut stream = begin(cluster, "x", "Transfer-Encoding: chunked");
+    stream.write_all(b"fff\r\nab").expect("send");
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).expect("an answer");
+    assert_eq!(&start, b"HTTP/1.1 401");
+    let next = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let _ = stream.write_all(next.as_bytes());
+    let rest = answer(&mut stream);
+    assert!(!rest.contains("HTTP/1.1 "), "{rest}");
+}
