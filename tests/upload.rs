@@ -1,11 +1,13 @@
-//! Files on their way to `POST /load`: those that nobody wants. One cluster serves all tests of this file.
+//! Files on their way to `POST /load`: those that are cut off, and that nobody wants. One cluster serves all tests of
+//! this file.
 
 mod common;
 
 use common::{Cluster, wait_until};
+use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -65,6 +67,27 @@ fn assert_refused(answer: &str, status: u16, code: &str) {
     );
 }
 
+fn load(cluster: &Cluster, file: &str) {
+    let authorization = format!("Bearer {TOKEN}");
+    let headers = [("Authorization", authorization.as_str())];
+    let answer = cluster.ask("POST", "/load", Some(file), &headers);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let place = answer.header("Location").expect("a job").to_string();
+    let mut job = Value::Null;
+    wait_until("the load has ended", || {
+        job = cluster.get(&place).body["job"].clone();
+        job["state"] != "running"
+    });
+    assert_eq!(job["state"], "done", "{job}");
+}
+
+fn loaded(cluster: &Cluster) -> i64 {
+    let row = cluster
+        .sql("master1")
+        .query_one("SELECT count(*) FROM titulos", &[]);
+    row.expect("a count").get(0)
+}
+
 /// Sends what curl reads from its standard input.
 fn curl(cluster: &Cluster, token: &str, input: &[u8], file: &str) -> (Duration, Output) {
     let began = Instant::now();
@@ -81,6 +104,35 @@ fn curl(cluster: &Cluster, token: &str, input: &[u8], file: &str) -> (Duration, 
     let _ = curl.stdin.take().expect("piped").write_all(input);
     let output = curl.wait_with_output().expect("its end");
     (began.elapsed(), output)
+}
+
+#[test]
+fn a_body_that_was_cut_off_is_not_loaded() {
+    let (cluster, _turn) = cluster();
+    load(cluster, &titles(100));
+    let part = titles(60);
+    // In the middle of a chunk, where a decoder that looks no closer takes the end of the connection for the end of the body.
+    let mut stream = begin(cluster, TOKEN, "Transfer-Encoding: chunked");
+    let chunk = format!("{:x}\r\n{part}", part.len() + 5_000);
+    stream.write_all(chunk.as_bytes()).expect("send");
+    stream.shutdown(Shutdown::Write).expect("the end");
+    assert_refused(&answer(&mut stream), 411, "length_required");
+    // Of a body whose length is known, of any size.
+    for length in [part.len() + 5_000, 40 * MB, 16_000 * MB] {
+        let header = format!("Content-Length: {length}");
+        let mut stream = begin(cluster, TOKEN, &header);
+        stream.write_all(part.as_bytes()).expect("send");
+        stream.shutdown(Shutdown::Write).expect("the end");
+        assert_refused(&answer(&mut stream), 400, "body_incomplete");
+        // Without waiting for what is told.
+        let mut stream = begin(cluster, TOKEN, &header);
+        stream.write_all(part.as_bytes()).expect("send");
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(loaded(cluster), 100);
+    load(cluster, &titles(101));
+    assert_eq!(loaded(cluster), 101);
+    assert_nothing_lies(cluster);
 }
 
 fn assert_nothing_lies(cluster: &Cluster) {
@@ -102,18 +154,24 @@ fn held(cluster: &Cluster) -> (usize, usize) {
 fn refused_uploads_are_answered_at_once_and_leave_nothing() {
     const LARGEST: &str = "Content-Length: 17179869185";
     let (cluster, _turn) = cluster();
+    let waiting = format!("{LARGEST}\r\nExpect: 100-continue");
     let before = held(cluster);
     for (token, header, status, code) in [
         ("x", "Content-Length: 100000000", 401, "unauthorized"),
         ("x", "Transfer-Encoding: chunked", 401, "unauthorized"),
+        (TOKEN, "Transfer-Encoding: chunked", 411, "length_required"),
+        (TOKEN, "Connection: close", 411, "length_required"),
         (TOKEN, LARGEST, 413, "body_too_large"),
+        (TOKEN, &waiting, 413, "body_too_large"),
     ] {
         for _ in 0..10 {
             let began = Instant::now();
             let mut stream = begin(cluster, token, header);
             // It has sent some of it before it hears the answer.
             let chunk = format!("{:x}\r\n{}\r\n", 2 * MB, "x".repeat(2 * MB));
-            stream.write_all(chunk.as_bytes()).expect("send");
+            if header != "Connection: close" {
+                stream.write_all(chunk.as_bytes()).expect("send");
+            }
             assert_refused(&answer(&mut stream), status, code);
             let took = began.elapsed();
             assert!(took < Duration::from_secs(3), "{header}: {took:?}");
@@ -136,6 +194,7 @@ fn curl_tells_at_once_why_nothing_is_loaded() {
     let large = large.display().to_string();
     let input = titles(400_000);
     for (token, file, code) in [
+        (TOKEN, "-", "length_required"),
         ("x", "-", "unauthorized"),
         ("x", large.as_str(), "unauthorized"),
     ] {

@@ -14,9 +14,10 @@ use std::time::Duration;
 /// Requests that had to be left lying before the process ends, to be started again by whoever runs it.
 const LEFT_LYING_MAX: usize = 1_000;
 
-/// Whether a connection cannot go on after this problem, since nobody knows where its next request begins.
+/// Whether a connection cannot go on after this problem: where its next request begins is not known, or is known when everything that
+/// its client has to send has come, which is too late for the answer.
 pub(super) fn ends_connection(problem: &Problem) -> bool {
-    problem.fault.message == msg::BODY_INCOMPLETE
+    [msg::BODY_INCOMPLETE, msg::LENGTH_REQUIRED].contains(&problem.fault.message)
 }
 
 impl Shared {

@@ -4,7 +4,7 @@ use super::ending;
 use super::input;
 use super::messages as msg;
 use super::router::Handler;
-use super::server::{Shared, Work};
+use super::server::{Guest, Shared, Work};
 use super::wire::{Watched, Wire};
 use super::{App, Problem, Reply, Req};
 use crate::imdb::jobs::Refused;
@@ -45,50 +45,59 @@ fn problem_of(refused: Refused) -> Problem {
     }
 }
 
-/// Takes a file in; `announced` is how long it says it is, and `go_on` ends the waiting.
+/// Whether a file may come, and how long it will be.
 ///
 /// # Errors
-/// When another load is running, or it does not arrive in full, in time or at all.
-fn receive(
-    app: &App,
-    body: &mut dyn Read,
-    announced: Option<u64>,
-    go_on: impl Fn() -> bool,
-) -> Result<File, Problem> {
-    let too_large = || Problem::new(msg::BODY_TOO_LARGE, limits::LOAD_BODY_MAX_BYTES.to_string());
-    let no_room =
-        |error: std::io::Error| Problem::from(msg::LOAD_NO_ROOM).because(error.to_string());
+/// When it does not say, is too long, or another load is running.
+fn admit(app: &App, announced: Option<usize>) -> Result<u64, Problem> {
+    // tiny_http takes a connection that was cut inside a chunk for the end of the body, and a part of a file would replace all the rows
+    // of its tables.
+    let length = announced.ok_or(Problem::from(msg::LENGTH_REQUIRED))? as u64;
     app.loads.check_free().map_err(problem_of)?;
-    if announced.is_some_and(|length| length > limits::LOAD_BODY_MAX_BYTES) {
-        return Err(too_large());
+    match length > limits::LOAD_BODY_MAX_BYTES {
+        true => Err(Problem::new(
+            msg::BODY_TOO_LARGE,
+            limits::LOAD_BODY_MAX_BYTES.to_string(),
+        )),
+        false => Ok(length),
     }
+}
+
+fn no_room(error: std::io::Error) -> Problem {
+    Problem::from(msg::LOAD_NO_ROOM).because(error.to_string())
+}
+
+/// Takes in a body of this length; `go_on` ends the waiting.
+///
+/// # Errors
+/// When it does not arrive in full and in time, or cannot be kept.
+fn receive(
+    body: &mut dyn Read,
+    length: u64,
+    file: &mut File,
+    go_on: impl Fn() -> bool,
+) -> Result<(), Problem> {
+    let incomplete = || Err(Problem::from(msg::BODY_INCOMPLETE));
     let deadline = Instant::now() + limits::LOAD_BODY_PATIENCE;
-    let mut file = app.loads.room().map_err(no_room)?;
     let mut piece = vec![0; limits::LOAD_READ_BYTES];
     let mut arrived = 0;
     // With `Connection: upgrade` tiny_http hands out the whole connection as the body.
-    let mut body = body.take(announced.unwrap_or(limits::LOAD_BODY_MAX_BYTES + 1));
-    loop {
+    let mut body = body.take(length);
+    while arrived < length {
         if Instant::now() >= deadline || !go_on() {
-            return Err(msg::BODY_INCOMPLETE.into());
+            return incomplete();
         }
         match body.read(&mut piece) {
-            Ok(0) => break,
+            Ok(0) => return incomplete(),
             Ok(count) => {
                 arrived += count as u64;
                 file.write_all(&piece[..count]).map_err(no_room)?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Err(msg::BODY_INCOMPLETE.into()),
-        }
-        if arrived > limits::LOAD_BODY_MAX_BYTES {
-            return Err(too_large());
+            Err(_) => return incomplete(),
         }
     }
-    match announced {
-        Some(length) if arrived < length => Err(msg::BODY_INCOMPLETE.into()),
-        _ => Ok(file),
-    }
+    Ok(())
 }
 
 impl Shared {
@@ -102,19 +111,25 @@ impl Shared {
         let Handler::File(handler) = route.handler else {
             return self.hand_back(guest, Problem::from(msg::INTERNAL).into_reply(req.language));
         };
-        let announced = guest.request.body_length().map(|length| length as u64);
-        // Some of a shorter one may have come along with its request.
-        let long = announced.is_some_and(|length| length > limits::DRAIN_MAX_BYTES as u64);
-        let client = guest.turn.client.filter(|_| long);
-        let mut body = Watched {
-            wire: client.and_then(|client| Wire::find(client, self.app.config.port)),
-            body: guest.request.as_reader(),
-        };
-        let file = receive(&self.app, &mut body, announced, || !self.is_stopping());
+        let file = self.file_of(&mut guest);
         guest.body_read = file.is_ok();
         guest.hang_up = file.as_ref().is_err_and(ending::ends_connection);
         let reply = file.and_then(|file| handler(&self.app, &req, file));
         let reply = reply.unwrap_or_else(|problem| problem.into_reply(req.language));
         self.hand_back(guest, reply);
+    }
+
+    fn file_of(&self, guest: &mut Guest) -> Result<File, Problem> {
+        let length = admit(&self.app, guest.request.body_length())?;
+        let mut file = self.app.loads.room().map_err(no_room)?;
+        let client = guest.turn.client;
+        // Some of a shorter one may have come along with its request.
+        let client = client.filter(|_| length > limits::DRAIN_MAX_BYTES as u64);
+        let mut body = Watched {
+            wire: client.and_then(|client| Wire::find(client, self.app.config.port)),
+            body: guest.request.as_reader(),
+        };
+        receive(&mut body, length, &mut file, || !self.is_stopping())?;
+        Ok(file)
     }
 }
