@@ -1,5 +1,5 @@
-//! Files on their way to `POST /load`: those that are cut off, and that nobody wants. One cluster serves all tests of
-//! this file.
+//! Files on their way to `POST /load`: those that are cut off, that nobody wants, that come slowly or have no room. One cluster serves
+//! all tests of this file but the last.
 
 mod common;
 
@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -206,6 +207,28 @@ fn curl_tells_at_once_why_nothing_is_loaded() {
     assert_nothing_lies(cluster);
 }
 
+#[test]
+fn who_stops_sending_keeps_his_place_for_seconds_and_nobody_waiting() {
+    let (cluster, _turn) = cluster();
+    let slow = || {
+        let mut stream = begin(cluster, TOKEN, "Content-Length: 5000000");
+        stream.write_all(b"tconst").expect("send");
+        stream
+    };
+    let mut held = [slow(), slow()];
+    std::thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    let mut third = begin(cluster, TOKEN, "Content-Length: 5000000");
+    assert_refused(&answer(&mut third), 503, "overloaded");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    for stream in &mut held {
+        assert_refused(&answer(stream), 400, "body_incomplete");
+    }
+    assert!(began.elapsed() < Duration::from_secs(15));
+    load(cluster, &titles(7));
+    assert_nothing_lies(cluster);
+}
+
 /// A body that goes on after it was given up does not become a request.
 #[test]
 fn the_rest_of_a_body_is_never_a_request() {
@@ -219,4 +242,26 @@ fn the_rest_of_a_body_is_never_a_request() {
     let _ = stream.write_all(next.as_bytes());
     let rest = answer(&mut stream);
     assert!(!rest.contains("HTTP/1.1 "), "{rest}");
+}
+
+#[test]
+fn without_room_for_the_file_it_is_said_and_the_next_one_is_taken() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let room: PathBuf = folder.path().join("room");
+    fs::create_dir(&room).expect("a folder");
+    let shown = room.display().to_string();
+    let cluster = Cluster::start_with(&[("ADMIN_TOKEN", TOKEN), ("LOAD_DIR", &shown)]);
+    fs::remove_dir(&room).expect("empty");
+    for length in [500, 5_000, 50 * MB] {
+        let mut stream = begin(
+            &cluster,
+            TOKEN,
+            &format!("Connection: close\r\nContent-Length: {length}"),
+        );
+        stream.write_all(&vec![b'x'; length]).expect("send");
+        assert_refused(&answer(&mut stream), 500, "load_no_room");
+    }
+    fs::create_dir(&room).expect("a folder");
+    load(&cluster, &titles(7));
+    assert_eq!(fs::read_dir(&room).expect("a folder").count(), 0);
 }

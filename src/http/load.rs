@@ -13,7 +13,8 @@ use serde_json::json;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// `POST /load`: loads the file that has arrived, and says where to follow it.
 pub fn begin(app: &App, req: &Req, file: File) -> Result<Reply, Problem> {
@@ -43,6 +44,15 @@ fn problem_of(refused: Refused) -> Problem {
         Refused::Invalid(why) => Problem::from(msg::LOAD_INVALID).because(why),
         Refused::Failed(why) => Problem::from(msg::INTERNAL).because(why),
     }
+}
+
+/// How a body has to come.
+struct Pace {
+    /// All of it within this time.
+    patience: Duration,
+    /// So many bytes in each time like this.
+    window: Duration,
+    least: u64,
 }
 
 /// Whether a file may come, and how long it will be.
@@ -75,17 +85,25 @@ fn receive(
     body: &mut dyn Read,
     length: u64,
     file: &mut File,
+    pace: &Pace,
     go_on: impl Fn() -> bool,
 ) -> Result<(), Problem> {
     let incomplete = || Err(Problem::from(msg::BODY_INCOMPLETE));
-    let deadline = Instant::now() + limits::LOAD_BODY_PATIENCE;
+    let deadline = Instant::now() + pace.patience;
     let mut piece = vec![0; limits::LOAD_READ_BYTES];
     let mut arrived = 0;
+    let (mut since, mut before) = (Instant::now(), 0);
     // With `Connection: upgrade` tiny_http hands out the whole connection as the body.
     let mut body = body.take(length);
     while arrived < length {
         if Instant::now() >= deadline || !go_on() {
             return incomplete();
+        }
+        if since.elapsed() >= pace.window {
+            if arrived - before < pace.least {
+                return incomplete();
+            }
+            (since, before) = (Instant::now(), arrived);
         }
         match body.read(&mut piece) {
             Ok(0) => return incomplete(),
@@ -100,9 +118,30 @@ fn receive(
     Ok(())
 }
 
+/// One of the files that may arrive at the same time.
+struct Slot<'a>(&'a AtomicUsize);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Shared {
+    /// Hands on a request that brings a file, or refuses it when as many are arriving as may: it would have to wait for as long as
+    /// those take.
+    pub(super) fn pass_upload(&self, work: Work) {
+        if self.arriving.fetch_add(1, Ordering::SeqCst) < limits::HTTP_UPLOADS {
+            return self.pass(&self.upload, work);
+        }
+        drop(Slot(&self.arriving));
+        let reply = Problem::from(msg::OVERLOADED).into_reply(work.req.language);
+        self.hand_back(work.guest, reply);
+    }
+
     /// Takes a file in and hands it on.
     pub(super) fn take_upload(self: &Arc<Shared>, work: Work) {
+        let slot = Slot(&self.arriving);
         let Work {
             mut guest,
             route,
@@ -116,10 +155,16 @@ impl Shared {
         guest.hang_up = file.as_ref().is_err_and(ending::ends_connection);
         let reply = file.and_then(|file| handler(&self.app, &req, file));
         let reply = reply.unwrap_or_else(|problem| problem.into_reply(req.language));
+        drop(slot); // whoever gets the answer may come again at once
         self.hand_back(guest, reply);
     }
 
     fn file_of(&self, guest: &mut Guest) -> Result<File, Problem> {
+        const PACE: Pace = Pace {
+            patience: limits::LOAD_BODY_PATIENCE,
+            window: limits::LOAD_BODY_WINDOW,
+            least: limits::LOAD_BODY_LEAST,
+        };
         let length = admit(&self.app, guest.request.body_length())?;
         let mut file = self.app.loads.room().map_err(no_room)?;
         let client = guest.turn.client;
@@ -129,7 +174,67 @@ impl Shared {
             wire: client.and_then(|client| Wire::find(client, self.app.config.port)),
             body: guest.request.as_reader(),
         };
-        receive(&mut body, length, &mut file, || !self.is_stopping())?;
+        receive(&mut body, length, &mut file, &PACE, || !self.is_stopping())?;
         Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: Pace = Pace {
+        patience: Duration::from_millis(500),
+        window: Duration::from_millis(100),
+        least: 20,
+    };
+
+    /// A body that comes in pieces, each of which takes its time.
+    struct Pieces(usize, Duration);
+
+    impl Read for Pieces {
+        fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+            std::thread::sleep(self.1);
+            let count = self.0.min(piece.len());
+            piece[..count].fill(b'x');
+            Ok(count)
+        }
+    }
+
+    fn took(mut body: impl Read, length: u64, mut file: File) -> (Duration, Option<&'static str>) {
+        let began = Instant::now();
+        let received = receive(&mut body, length, &mut file, &PACE, || true);
+        let code = received.err().map(|problem| problem.fault.message.code);
+        (began.elapsed(), code)
+    }
+
+    fn file() -> File {
+        tempfile::tempfile().expect("a file")
+    }
+
+    #[test]
+    fn a_body_is_taken_in_whole_and_in_time_or_not_at_all() {
+        let whole = Pieces(1_000, Duration::ZERO);
+        assert_eq!(took(whole, 2_500, file()).1, None);
+        let cut = &[b'x'; 2_499][..];
+        assert_eq!(took(cut, 2_500, file()).1, Some("body_incomplete"));
+        // A byte now and then.
+        let (time, code) = took(Pieces(1, Duration::from_millis(10)), 2_500, file());
+        assert_eq!(code, Some("body_incomplete"));
+        assert!(time < PACE.patience, "{time:?}");
+        // Just as much as it must be, and so never all of it.
+        let (time, code) = took(Pieces(10, Duration::from_millis(10)), 2_500, file());
+        assert_eq!(code, Some("body_incomplete"));
+        assert!(time >= PACE.patience, "{time:?}");
+    }
+
+    #[test]
+    fn a_full_disk_is_told() {
+        let full = File::options().write(true).open("/dev/full");
+        let body = Pieces(1_000, Duration::ZERO);
+        assert_eq!(
+            took(body, 2_500, full.expect("a device")).1,
+            Some("load_no_room")
+        );
     }
 }

@@ -49,7 +49,9 @@ pub(super) struct Shared {
     work: Sender<Work>,
     write: Sender<Work>,
     body: Sender<Work>,
-    upload: Sender<Work>,
+    pub(super) upload: Sender<Work>,
+    /// Files that are arriving, or about to.
+    pub(super) arriving: AtomicUsize,
     answer: Sender<(Guest, Reply)>,
     drain: Sender<(Guest, Reply)>,
 }
@@ -116,6 +118,7 @@ pub fn start(app: App) -> anyhow::Result<Http> {
         write,
         body,
         upload,
+        arriving: AtomicUsize::new(0),
         answer,
         drain,
     });
@@ -244,7 +247,7 @@ impl Shared {
                 self.hand_back(guest, reply);
             }
             Place::Worker => self.pass(&self.work, work),
-            Place::Upload => self.pass(&self.upload, work),
+            Place::Upload => self.pass_upload(work),
             Place::Writer => self.pass(&self.write, work),
             Place::WriterMaybeWithBody if !body::is_meant(&work.guest.request) => {
                 self.pass(&self.write, work);
@@ -255,7 +258,7 @@ impl Shared {
     }
 
     /// Puts a request into a queue, or refuses it when that is full.
-    fn pass(&self, queue: &Sender<Work>, work: Work) {
+    pub(super) fn pass(&self, queue: &Sender<Work>, work: Work) {
         if let Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) =
             queue.try_send(work)
         {
