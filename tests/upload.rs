@@ -128,6 +128,15 @@ fn a_body_that_was_cut_off_is_not_loaded() {
         // Without waiting for what is told.
         let mut stream = begin(cluster, TOKEN, &header);
         stream.write_all(part.as_bytes()).expect("send");
+        drop(stream);
+        std::thread::sleep(Duration::from_millis(300));
+        // Without a farewell.
+        let mut stream = begin(cluster, TOKEN, &header);
+        stream.write_all(part.as_bytes()).expect("send");
+        let socket = socket2::SockRef::from(&stream);
+        socket
+            .set_linger(Some(Duration::ZERO))
+            .expect("no farewell");
     }
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(loaded(cluster), 100);
@@ -242,6 +251,43 @@ fn the_rest_of_a_body_is_never_a_request() {
     let _ = stream.write_all(next.as_bytes());
     let rest = answer(&mut stream);
     assert!(!rest.contains("HTTP/1.1 "), "{rest}");
+}
+
+/// The size of a chunk is read until it ends, whoever sends it.
+#[test]
+fn a_chunk_whose_size_never_ends_holds_nobody_for_long() {
+    let (cluster, _turn) = cluster();
+    let address = cluster.api.strip_prefix("http://").expect("an address");
+    let json = "Host: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    let send = |text: &str| {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        let patience = Some(Duration::from_secs(15));
+        stream.set_read_timeout(patience).expect("a time limit");
+        stream.write_all(text.as_bytes()).expect("send");
+        stream
+    };
+    // As many as there are threads that read bodies, and that throw them away.
+    let endless = |method: &str| {
+        send(&format!(
+            "{method} /generos HTTP/1.1\r\n{json}Transfer-Encoding: chunked\r\n\r\n1;"
+        ))
+    };
+    let read = (0..8).map(|_| endless("POST"));
+    let mut held: Vec<TcpStream> = read.chain((0..4).map(|_| endless("PATCH"))).collect();
+    wait_until("they are let go", || {
+        std::thread::sleep(Duration::from_millis(500));
+        held.retain_mut(|stream| stream.write_all(b"x").is_ok());
+        held.is_empty()
+    });
+    let body = format!(r#"{{"genero": "tarde"{}}}"#, " ".repeat(2_000));
+    let length = body.len();
+    for (method, status) in [("POST", "201"), ("PATCH", "405")] {
+        let head = format!("{method} /generos HTTP/1.1\r\n{json}Content-Length: {length}\r\n\r\n");
+        let answer = answer(&mut send(&format!("{head}{body}")));
+        let expected = format!("HTTP/1.1 {status}");
+        assert!(answer.starts_with(&expected), "{answer}");
+    }
+    assert_nothing_lies(cluster);
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! Requests that end before they were read, and connections that end with them.
 
 use super::body::{self, has_unread_body, header, response};
+use super::deadlines::Watch;
 use super::messages as msg;
 use super::server::{Guest, Shared, Turn};
 use super::wire::Wire;
 use super::{Problem, Reply};
 use crate::limits;
-use std::io::{Read, Write};
+use std::io::{Error, Read, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Requests that had to be left lying before the process ends, to be started again by whoever runs it.
 const LEFT_LYING_MAX: usize = 1_000;
@@ -27,12 +29,35 @@ impl Shared {
         let length = guest.request.body_length().unwrap_or(0);
         // Who waits to be asked for a body need not send one that is not wanted.
         let waits = header(&guest.request, "Expect").is_some();
-        let ends = guest.hang_up || waits || length > limits::DRAIN_MAX_BYTES;
-        if ends || !body::discard_body(&mut guest.request) {
+        let mut ends = guest.hang_up || waits || length > limits::DRAIN_MAX_BYTES;
+        if !ends {
+            let watch = self.watch(&guest, Instant::now() + limits::DRAIN_PATIENCE);
+            ends = !body::discard_body(&mut guest.request);
+            drop(watch);
+        }
+        if ends {
             self.hang_up(guest, &reply, limits::DRAIN_PATIENCE);
         } else {
             self.respond((guest, reply));
         }
+    }
+
+    /// Sees to it that reading a body in chunks ends some time after this deadline, by which it should.
+    pub(super) fn watch(&self, guest: &Guest, deadline: Instant) -> Option<Watch<'_>> {
+        let chunked = guest.request.body_length().is_none() && has_unread_body(&guest.request);
+        let client = guest.turn.client.filter(|_| chunked)?;
+        let wire = self.wire_of(client).ok().flatten()?;
+        // A client that is silent is noticed before, and answered.
+        let time = deadline + limits::CLIENT_SILENCE;
+        Some(self.deadlines.close_at(time, wire))
+    }
+
+    /// The socket of a client's connection; see [`Wire::find`].
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub(super) fn wire_of(&self, client: SocketAddr) -> std::io::Result<Option<Wire>> {
+        Wire::find(client, self.app.config.port)
     }
 
     /// Answers a request and ends its connection, where the rest of the body may still arrive.
@@ -40,9 +65,10 @@ impl Shared {
         let length = guest.request.body_length().unwrap_or(0);
         let unread = !guest.body_read && has_unread_body(&guest.request);
         let Guest { request, turn, .. } = guest;
-        let wire = turn
-            .client
-            .and_then(|client| Wire::find(client, self.app.config.port));
+        let wire = match turn.client {
+            Some(client) => self.wire_of(client),
+            None => Err(Error::other("it has no address")),
+        };
         // The only way in which tiny_http answers before it has read the body. It sends the head alone, without a length, so that the
         // text ends with the connection.
         let text = body::text_for(&request, reply);
@@ -50,16 +76,19 @@ impl Shared {
         // A client that has gone is no error of ours.
         let _ = stream.write_all(text.as_bytes());
         let _ = stream.flush();
-        if let Some(wire) = &wire {
+        if let Ok(Some(wire)) = &wire {
             wire.end_answer();
             wire.linger(patience);
             wire.close();
         }
         let lies = match wire {
-            None => Some("its connection is not found"),
-            Some(_) if !could_be_allocated(length) => Some("its body is larger than the memory"),
-            Some(_) => None,
+            Err(error) => Some(format!("its connection is not found: {error}")),
+            Ok(_) if !could_be_allocated(length) => {
+                Some("its body is larger than the memory".to_string())
+            }
+            Ok(_) => None,
         };
+        let is_left = lies.is_some();
         match lies {
             None => {
                 // What tiny_http has read already is of the body, and must not be taken for another request.
@@ -69,10 +98,10 @@ impl Shared {
             // A little memory, a thread and two descriptors, for good: tiny_http would not survive the end of it, or wait for ever.
             Some(why) => {
                 std::mem::forget(stream);
-                self.count_left_lying(why);
+                self.count_left_lying(&why);
             }
         }
-        self.end_last_turn(turn, unread, lies.is_some());
+        self.end_last_turn(turn, unread, is_left);
     }
 
     /// Ends the turn of a request behind which no other one of its connection can be answered.

@@ -5,7 +5,7 @@ use super::input;
 use super::messages as msg;
 use super::router::Handler;
 use super::server::{Guest, Shared, Work};
-use super::wire::{Watched, Wire};
+use super::wire::Watched;
 use super::{App, Problem, Reply, Req};
 use crate::imdb::jobs::Refused;
 use crate::limits;
@@ -171,7 +171,7 @@ impl Shared {
         // Some of a shorter one may have come along with its request.
         let client = client.filter(|_| length > limits::DRAIN_MAX_BYTES as u64);
         let mut body = Watched {
-            wire: client.and_then(|client| Wire::find(client, self.app.config.port)),
+            wire: client.and_then(|client| self.wire_of(client).ok().flatten()),
             body: guest.request.as_reader(),
         };
         receive(&mut body, length, &mut file, &PACE, || !self.is_stopping())?;

@@ -9,6 +9,7 @@ mod commands;
 mod compare;
 mod conflicts;
 mod create;
+mod deadlines;
 mod ending;
 mod handlers;
 pub mod input;

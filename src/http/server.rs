@@ -6,6 +6,7 @@
 
 use super::access::{self, Caller};
 use super::body::{self, has_unread_body, header, headers, response};
+use super::deadlines::Deadlines;
 use super::ending;
 use super::listener;
 use super::messages::{self as msg, Language};
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub(super) under_way: AtomicUsize,
     pub(super) left_lying: AtomicUsize,
     pub(super) turns: Turns<Request>,
+    pub(super) deadlines: Deadlines,
     work: Sender<Work>,
     write: Sender<Work>,
     body: Sender<Work>,
@@ -114,6 +116,7 @@ pub fn start(app: App) -> anyhow::Result<Http> {
         under_way: AtomicUsize::new(0),
         left_lying: AtomicUsize::new(0),
         turns: Turns::new(),
+        deadlines: Deadlines::default(),
         work,
         write,
         body,
@@ -140,6 +143,13 @@ pub fn start(app: App) -> anyhow::Result<Http> {
     )?;
     crew("http-answer", ANSWERERS, &shared, &answers, Shared::respond)?;
     crew("http-drain", DRAINS, &shared, &drains, Shared::drain)?;
+    let watching = Arc::clone(&shared);
+    crate::vital::spawn("http-deadlines".to_string(), move || {
+        loop {
+            watching.deadlines.look();
+            std::thread::sleep(limits::DEADLINES_LOOK);
+        }
+    })?;
     listener::start(&shared, address, listener).context("start the listener")?;
     Ok(Http { shared })
 }
@@ -269,7 +279,10 @@ impl Shared {
 
     /// Reads the body and hands the request on to where it is served.
     fn take_body(self: &Arc<Shared>, mut work: Work) {
-        match body::read_body(&mut work.guest.request, work.req.deadline) {
+        let watch = self.watch(&work.guest, work.req.deadline);
+        let read = body::read_body(&mut work.guest.request, work.req.deadline);
+        drop(watch);
+        match read {
             Ok(body) => work.req.body = body,
             // The rest of the body may still be to come.
             Err(problem) => {

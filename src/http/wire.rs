@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 pub(super) struct Wire(RawFd);
 
 impl Wire {
-    /// The connection of a client with this port; none when it cannot be told or is gone.
-    pub(super) fn find(client: SocketAddr, port: u16) -> Option<Wire> {
+    /// The connection of a client with this port, whose request is still held; none when it is over.
+    ///
+    /// # Errors
+    /// When it cannot be told from another one, and those of the system.
+    pub(super) fn find(client: SocketAddr, port: u16) -> std::io::Result<Option<Wire>> {
         let mut found: Option<(RawFd, IpAddr)> = None;
-        for entry in std::fs::read_dir("/proc/self/fd").ok()?.flatten() {
+        for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
             let number = entry
                 .file_name()
                 .to_str()
@@ -27,15 +30,19 @@ impl Wire {
             let own = number.and_then(|number| Some((number, local_end(number, client, port)?)));
             match (found, own) {
                 // From one port to two addresses of this machine: either may be the one.
-                (Some((_, one)), Some((_, other))) if one != other => return None,
+                (Some((_, one)), Some((_, other))) if one != other => {
+                    return Err(Error::other("there are two"));
+                }
                 (_, Some(own)) => found = Some(own),
                 (_, None) => {}
             }
         }
-        let (number, _) = found?;
-        let wire = Wire(fcntl(number, FcntlArg::F_DUPFD_CLOEXEC(0)).ok()?);
-        // By now the number may have been another's.
-        local_end(wire.0, client, port).map(|_| wire)
+        let Some((number, _)) = found else {
+            return Ok(None); // the system does not remember the other end of one that is over
+        };
+        let wire = Wire(fcntl(number, FcntlArg::F_DUPFD_CLOEXEC(0))?);
+        // By now the number may have been another's, if this one is over.
+        Ok(local_end(wire.0, client, port).map(|_| wire))
     }
 
     /// Waits until there is more to read, up to the time limit of the socket; false when nothing comes any more.
@@ -136,7 +143,7 @@ mod tests {
         drop(client);
         let mut watched = Watched {
             body: &mut Body,
-            wire: Wire::find(address, port),
+            wire: Wire::find(address, port).expect("no other"),
         };
         let error = watched.read(&mut [0; 9]).expect_err("its end");
         assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
@@ -156,8 +163,9 @@ mod tests {
         };
         let (mut one, mut served, address) = connect();
         let (mut other, mut kept, _) = connect();
-        assert!(Wire::find(address, port.wrapping_add(1)).is_none());
-        let wire = Wire::find(address, port).expect("there");
+        let find = |port: u16| Wire::find(address, port).expect("no other");
+        assert!(find(port.wrapping_add(1)).is_none());
+        let wire = find(port).expect("there");
         assert!(wire.has_more().is_err(), "silence is no end");
         one.write_all(b"abc").expect("send");
         assert!(wire.has_more().expect("open"));
@@ -170,6 +178,6 @@ mod tests {
         other.write_all(b"abc").expect("send");
         kept.read_exact(&mut piece).expect("another's goes on");
         drop((one, served, wire));
-        assert!(Wire::find(address, port).is_none());
+        assert!(find(port).is_none());
     }
 }

@@ -252,6 +252,9 @@ pub const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// How often it is looked for more of it.
 pub const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
+/// How often it is looked whether the time of such a body, or of one that is read, is over.
+pub const DEADLINES_LOOK: Duration = Duration::from_millis(500);
+
 /// Time that the API's own pulse gets for its answer.
 pub const PULSE_PATIENCE: Duration = Duration::from_secs(2);
 
