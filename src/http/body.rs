@@ -5,7 +5,7 @@ use super::{Body, Problem, Reply};
 use crate::limits;
 use std::io::{Cursor, ErrorKind, Read};
 use std::time::Instant;
-use tiny_http::{Header, Request, Response};
+use tiny_http::{Header, Method, Request, Response};
 
 /// tiny_http reads a body of up to this many bytes by itself before it hands out the request.
 const READ_AHEAD_BYTES: usize = 1024;
@@ -32,18 +32,19 @@ pub(super) fn is_here(request: &Request) -> bool {
     !upgrade && !has_unread_body(request)
 }
 
-/// Reads what is left of a body and throws it away; returns whether it ended in time.
+/// Reads what is left of a body and throws it away; returns whether it came to its end, so that its connection can go on.
 pub(super) fn discard_body(request: &mut Request) -> bool {
     let deadline = Instant::now() + limits::DRAIN_PATIENCE;
     let mut piece = [0; 16 * 1024];
+    let mut discarded = 0;
     let reader = request.as_reader();
-    while Instant::now() < deadline {
+    while Instant::now() < deadline && discarded <= limits::DRAIN_MAX_BYTES {
         match reader.read(&mut piece) {
             Ok(0) => return true,
-            Ok(_) => {}
+            Ok(count) => discarded += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // It broke, or it was silent past the limit of its socket: the connection is over.
-            Err(_) => return true,
+            // It broke, or it was silent past the limit of its socket. What comes yet may be the rest of it.
+            Err(_) => return false,
         }
     }
     false
@@ -97,13 +98,26 @@ pub(super) fn read_body(request: &mut Request, deadline: Instant) -> Result<Vec<
     }
 }
 
-/// An answer for tiny_http.
-pub(super) fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
-    let (kind, text) = match &reply.body {
+/// The text of an answer to this request; HEAD asks for none.
+pub(super) fn text_for(request: &Request, reply: &Reply) -> String {
+    match request.method() {
+        Method::Head => String::new(),
+        _ => written(reply).1,
+    }
+}
+
+/// The type and the text of an answer.
+fn written(reply: &Reply) -> (&'static str, String) {
+    match &reply.body {
         Body::Json(value) => ("application/json; charset=utf-8", format!("{value}\n")),
         Body::Written(json) => ("application/json; charset=utf-8", format!("{json}\n")),
         Body::Text(text) => ("text/plain; version=0.0.4; charset=utf-8", text.clone()),
-    };
+    }
+}
+
+/// An answer for tiny_http.
+pub(super) fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
+    let (kind, text) = written(reply);
     let mut response = Response::from_data(text).with_status_code(reply.status);
     let fixed = [("Content-Type", kind), ("Cache-Control", "no-store")];
     let own = reply

@@ -131,6 +131,9 @@ messages! {
     LOAD_BUSY: "load_busy", 409,
         "Ya se está cargando un fichero.",
         "A file is being loaded already.";
+    LENGTH_REQUIRED: "length_required", 411,
+        "Falta Content-Length, sin el que no se sabe si el fichero llegó entero; envíelo con 'curl -X POST -T FICHERO'.",
+        "Content-Length is missing, without which nobody knows whether all of the file has arrived; send it with 'curl -X POST -T FILE'.";
     BODY_TOO_LARGE: "body_too_large", 413,
         "El cuerpo supera los {} bytes.",
         "The body is larger than {} bytes.";

@@ -9,6 +9,7 @@ mod commands;
 mod compare;
 mod conflicts;
 mod create;
+mod deadlines;
 mod ending;
 mod handlers;
 pub mod input;
@@ -20,6 +21,7 @@ pub mod router;
 pub mod server;
 mod titulos;
 mod turns;
+mod wire;
 
 use crate::backup::keeper::Keeper;
 use crate::board::Board;

@@ -6,6 +6,8 @@
 
 use super::access::{self, Caller};
 use super::body::{self, has_unread_body, header, headers, response};
+use super::deadlines::Deadlines;
+use super::ending;
 use super::listener;
 use super::messages::{self as msg, Language};
 use super::router::{self, Access, Handler, Place, Route};
@@ -45,10 +47,13 @@ pub(super) struct Shared {
     pub(super) under_way: AtomicUsize,
     pub(super) left_lying: AtomicUsize,
     pub(super) turns: Turns<Request>,
+    pub(super) deadlines: Deadlines,
     work: Sender<Work>,
     write: Sender<Work>,
     body: Sender<Work>,
-    upload: Sender<Work>,
+    pub(super) upload: Sender<Work>,
+    /// Files that are arriving, or about to.
+    pub(super) arriving: AtomicUsize,
     answer: Sender<(Guest, Reply)>,
     drain: Sender<(Guest, Reply)>,
 }
@@ -57,6 +62,8 @@ pub(super) struct Shared {
 pub(super) struct Guest {
     pub(super) request: Request,
     pub(super) body_read: bool,
+    /// Whether its connection ends with it, whatever is still to come.
+    pub(super) hang_up: bool,
     pub(super) turn: Turn,
 }
 
@@ -109,10 +116,12 @@ pub fn start(app: App) -> anyhow::Result<Http> {
         under_way: AtomicUsize::new(0),
         left_lying: AtomicUsize::new(0),
         turns: Turns::new(),
+        deadlines: Deadlines::default(),
         work,
         write,
         body,
         upload,
+        arriving: AtomicUsize::new(0),
         answer,
         drain,
     });
@@ -134,6 +143,13 @@ pub fn start(app: App) -> anyhow::Result<Http> {
     )?;
     crew("http-answer", ANSWERERS, &shared, &answers, Shared::respond)?;
     crew("http-drain", DRAINS, &shared, &drains, Shared::drain)?;
+    let watching = Arc::clone(&shared);
+    crate::vital::spawn("http-deadlines".to_string(), move || {
+        loop {
+            watching.deadlines.look();
+            std::thread::sleep(limits::DEADLINES_LOOK);
+        }
+    })?;
     listener::start(&shared, address, listener).context("start the listener")?;
     Ok(Http { shared })
 }
@@ -203,6 +219,7 @@ impl Shared {
         Guest {
             request,
             body_read: false,
+            hang_up: false,
             turn: Turn {
                 shared: Arc::clone(self),
                 client,
@@ -240,7 +257,7 @@ impl Shared {
                 self.hand_back(guest, reply);
             }
             Place::Worker => self.pass(&self.work, work),
-            Place::Upload => self.pass(&self.upload, work),
+            Place::Upload => self.pass_upload(work),
             Place::Writer => self.pass(&self.write, work),
             Place::WriterMaybeWithBody if !body::is_meant(&work.guest.request) => {
                 self.pass(&self.write, work);
@@ -251,7 +268,7 @@ impl Shared {
     }
 
     /// Puts a request into a queue, or refuses it when that is full.
-    fn pass(&self, queue: &Sender<Work>, work: Work) {
+    pub(super) fn pass(&self, queue: &Sender<Work>, work: Work) {
         if let Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) =
             queue.try_send(work)
         {
@@ -262,10 +279,14 @@ impl Shared {
 
     /// Reads the body and hands the request on to where it is served.
     fn take_body(self: &Arc<Shared>, mut work: Work) {
-        match body::read_body(&mut work.guest.request, work.req.deadline) {
+        let watch = self.watch(&work.guest, work.req.deadline);
+        let read = body::read_body(&mut work.guest.request, work.req.deadline);
+        drop(watch);
+        match read {
             Ok(body) => work.req.body = body,
             // The rest of the body may still be to come.
             Err(problem) => {
+                work.guest.hang_up = ending::ends_connection(&problem);
                 return self.hand_back(work.guest, problem.into_reply(work.req.language));
             }
         }
@@ -287,7 +308,7 @@ impl Shared {
         ) = queue.try_send((guest, reply))
         {
             // Too many clients that neither read nor send. Waiting for them here would stop everyone.
-            self.leave_lying(guest, &reply);
+            self.hang_up(guest, &reply, Duration::ZERO);
         }
     }
 

@@ -199,6 +199,16 @@ fn words(q: &str) -> Result<Words, Fault> {
     if q.contains(['\0', '\u{fffd}']) {
         return Err(wrong("q (NUL, UTF-8)"));
     }
+    let (most, chars) = (limits::WORDS_MAX, limits::WORDS_MAX_CHARS);
+    let bounds = || {
+        wrong(format!(
+            "q (1..{most} palabras/words, 1..{chars} letras/letters)"
+        ))
+    };
+    // First of all, since a request line has no bound of its own and each word is compared with those before it.
+    if q.chars().count() > chars {
+        return Err(bounds());
+    }
     // Twice the same word would make PostgreSQL think that few titles have both.
     let mut seen: Vec<String> = Vec::new();
     let mut words = Words::default();
@@ -222,13 +232,10 @@ fn words(q: &str) -> Result<Words, Fault> {
         }
     }
     words.whole.truncate(words.whole.trim_end().len());
-    let (most, chars) = (limits::WORDS_MAX, limits::WORDS_MAX_CHARS);
-    if q.chars().count() > chars || !(1..=most).contains(&seen.len()) {
-        return Err(wrong(format!(
-            "q (1..{most} palabras/words, 1..{chars} letras/letters)"
-        )));
+    match (1..=most).contains(&seen.len()) {
+        true => Ok(words),
+        false => Err(bounds()),
     }
-    Ok(words)
 }
 
 fn genre(text: &str) -> Result<Genero, Fault> {
@@ -375,5 +382,15 @@ mod tests {
             assert_eq!(fault.message, msg::PARAMETER_INVALID, "{query}");
             assert!(fault.detail.starts_with(name), "{query}: {}", fault.detail);
         }
+    }
+
+    #[test]
+    fn a_text_of_any_length_is_refused_at_once() {
+        let many: Vec<String> = (0..100_000).map(|number| format!("{number:x}")).collect();
+        let began = std::time::Instant::now();
+        let fault = words(&many.join(" ")).expect_err("too long");
+        assert!(fault.detail.starts_with("q (1..10"), "{}", fault.detail);
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(2), "{took:?}");
     }
 }

@@ -65,13 +65,12 @@ impl<T> Turns<T> {
         next
     }
 
-    /// Ends the last turn of a connection, on which nothing can come any more.
-    pub(super) fn end(&self, client: SocketAddr) {
+    /// Ends the last turn of a connection that is over; returns the requests that waited for theirs.
+    pub(super) fn end(&self, client: SocketAddr) -> VecDeque<T> {
         let mut state = self.state();
         let left = state.busy.remove(&client).unwrap_or_default();
         state.parked -= left.len();
-        // To answer one would wait for ever.
-        std::mem::forget(left);
+        left
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -101,7 +100,7 @@ mod tests {
         assert_eq!(turns.ask(two, 7), Admission::Go(7));
         assert_eq!(turns.next(one), Some(0));
         assert_eq!(turns.ask(two, 8), Admission::Parked);
-        turns.end(two);
+        assert_eq!(turns.end(two), [8]);
         assert_eq!(turns.ask(two, 7), Admission::Go(7));
         assert_eq!(turns.ask(two, 8), Admission::Parked);
     }

@@ -147,6 +147,11 @@ impl Order {
         found.map_or("", |(name, _)| name)
     }
 
+    /// Whether a value of the key can be below zero, as a year before Christ is.
+    fn may_be_negative(self) -> bool {
+        self.key == Key::Anio
+    }
+
     /// The columns of the key, and by what a value of theirs is multiplied to be whole.
     fn columns(self) -> &'static [(&'static str, i32)] {
         match self.key {
@@ -173,15 +178,13 @@ impl Place {
     pub fn parse(text: &str) -> Option<Place> {
         let mut words = text.split('_');
         let order = Order::named(words.next()?)?;
-        let plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
-        let numbers: Option<Vec<i32>> = words
-            .map(|word| word.parse().ok().filter(|_| plain(word)))
-            .collect();
-        let mut values = numbers?;
-        let id = values.pop()?;
-        let values = match values.len() {
+        let mut words: Vec<&str> = words.collect();
+        let id = number(words.pop()?, false)?;
+        let signed = order.may_be_negative();
+        let values: Option<Vec<i32>> = words.iter().map(|word| number(word, signed)).collect();
+        let values = match words.len() {
             0 => None,
-            count if count == order.columns().len() => Some(values),
+            count if count == order.columns().len() => Some(values?),
             _ => return None,
         };
         Some(Place { order, values, id })
@@ -193,6 +196,16 @@ impl Place {
             None => Part::Without,
         }
     }
+}
+
+/// A number of a place, with a minus where one may be.
+fn number(word: &str, signed: bool) -> Option<i32> {
+    let digits = match word.strip_prefix('-') {
+        Some(digits) if signed => digits,
+        _ => word,
+    };
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    word.parse().ok().filter(|_| plain)
 }
 
 impl Search {
@@ -371,6 +384,8 @@ mod tests {
             "promedio_7",
             "anio_1994_111161",
             "-anio_111161",
+            "anio_-44_35557166",
+            "-anio_-44_35557166",
         ] {
             let place = Place::parse(text).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(place.text(), text);
@@ -389,6 +404,15 @@ mod tests {
             "titulo_1",
             "votos_-5_1",
             "votos_+5_1",
+            "promedio_-93_5_1",
+            "promedio_93_-5_1",
+            "votos_-1",
+            "anio_1994_-1",
+            "anio_-1",
+            "anio_+44_1",
+            "anio_--44_1",
+            "anio_-_1",
+            "anio_44-_1",
             "votos_99999999999_1",
             "1",
             "votos_1_",
@@ -471,6 +495,13 @@ mod tests {
             assert!(sql.contains(part), "{part} is not in {sql}");
         }
         assert_eq!(parameters, ["the dark", "kni"]);
+        let before_christ = Search {
+            after: Place::parse("anio_-44_5"),
+            ..search("anio")
+        };
+        let (sql, _) = before_christ.statement(Part::With, Resolved::default());
+        let bound = "(t.anio_inicio, t.id_titulo) < (-44, 5)";
+        assert!(sql.contains(bound), "{bound} is not in {sql}");
         let (sql, _) = Search {
             after: None,
             ..full

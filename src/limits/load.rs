@@ -51,7 +51,12 @@ pub const LOAD_BODY_MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;
 /// Time in which it must have arrived.
 pub const LOAD_BODY_PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Threads that take such files in; one that comes while another is loaded is refused at once.
+/// In each time like this so much of it must arrive, or a client that sends a byte now and then would keep its place for all that time.
+pub const LOAD_BODY_WINDOW: Duration = Duration::from_secs(30);
+/// See [`LOAD_BODY_WINDOW`].
+pub const LOAD_BODY_LEAST: u64 = 256 * 1024;
+
+/// Files that may arrive at the same time, each taken in by a thread; one that comes while another is loaded is refused at once.
 pub const HTTP_UPLOADS: usize = 2;
 
 /// Loads that are remembered.

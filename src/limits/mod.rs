@@ -243,6 +243,18 @@ pub const CLIENT_STUCK: Duration = Duration::from_secs(2);
 /// A body that nobody wants is read for this long, so that its connection can go on.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A longer one is not read to its end: its request is answered at once, and its connection ends.
+pub const DRAIN_MAX_BYTES: usize = 1024 * 1024;
+
+/// A client that has been answered and sends nothing more for so long has read its answer, or never will.
+pub const LINGER_SILENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked for more of it.
+pub const LINGER_PAUSE: Duration = Duration::from_millis(10);
+
+/// How often it is looked whether the time of such a body, or of one that is read, is over.
+pub const DEADLINES_LOOK: Duration = Duration::from_millis(500);
+
 /// Time that the API's own pulse gets for its answer.
 pub const PULSE_PATIENCE: Duration = Duration::from_secs(2);
 
