@@ -10,6 +10,7 @@ mod command;
 mod fill;
 mod known;
 mod masters;
+mod orphans;
 pub mod preflight;
 mod ratings;
 pub mod read;

@@ -26,6 +26,8 @@ pub struct Made {
 pub struct ForeignKey {
     pub schema: String,
     pub child: String,
+    /// The columns of its primary key.
+    pub child_key: Vec<String>,
     pub parent: String,
     pub parent_exchanged: bool,
     pub child_exchanged: bool,
@@ -74,6 +76,7 @@ pub fn definitions(
             Ok(ForeignKey {
                 schema: row.try_get("schema")?,
                 child: row.try_get("child")?,
+                child_key: row.try_get("child_key")?,
                 parent: row.try_get("parent")?,
                 parent_exchanged: row.try_get("parent_exchanged")?,
                 child_exchanged: row.try_get("child_exchanged")?,
@@ -180,7 +183,8 @@ pub fn ids(masters: &Masters, table: &'static str, column: &'static str) -> anyh
     Ok(ids)
 }
 
-/// Reads what a COPY gives out, on those masters that are loaded the first; `take` gets some whole lines at a time.
+/// Reads what a COPY gives out, on those masters that are loaded the first; `take` gets some whole lines at a time, and none when nothing has
+/// come for a while, so that it can say that it wants no more.
 ///
 /// # Errors
 /// When it cannot be read, or `take` does not want it.
@@ -214,7 +218,10 @@ pub fn copied_out(
         match queue.recv_timeout(limits::LOAD_BEAT) {
             Ok(block) => take(&block).with_context(doing)?,
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => masters.is_alive(node).with_context(doing)?,
+            Err(RecvTimeoutError::Timeout) => {
+                masters.is_alive(node).with_context(doing)?;
+                take(&[]).with_context(doing)?;
+            }
         }
     }
     let ended = masters.wait(node, call).with_context(doing)?;
@@ -339,6 +346,22 @@ pub fn prepare(masters: &Masters) -> anyhow::Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Writes the statements of the exchange down on a master.
+///
+/// # Errors
+/// When it cannot be asked.
+pub fn write_down(masters: &Masters, node: NodeId, load: i64, script: &str) -> anyhow::Result<()> {
+    let script = script.to_string();
+    masters.run(
+        node,
+        "write down how to exchange the tables",
+        move |session| {
+            let sql = "INSERT INTO imdb_carga.estado VALUES ($1, $2)";
+            session.client().execute(sql, &[&load, &script]).map(drop)
+        },
+    )
 }
 
 /// Removes what a load has left on a master. Origins that a dying session still holds stay until the next time.

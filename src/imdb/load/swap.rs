@@ -3,10 +3,11 @@
 
 use super::known::Catalogues;
 use super::masters::Masters;
+use super::orphans::Child;
 use super::report::OfFile;
 use super::stage::Definitions;
+use super::{Load, stage};
 use crate::cluster::NodeId;
-use crate::imdb::format::filler_of;
 use crate::limits;
 use crate::pg::{CallError, unsent};
 use crate::replication::literal;
@@ -23,6 +24,43 @@ pub struct News<'a> {
     pub files: &'a [OfFile],
     pub catalogues: &'a Catalogues,
     pub genres: &'a [(i32, String)],
+    /// Tables that stay, of which some rows belong to nothing any more.
+    pub bereft: &'a [Child],
+}
+
+impl Load<'_> {
+    /// Finds out what the exchange needs to know beside the new tables, and writes its statements down on each master; from then on it can be
+    /// finished by whoever comes.
+    pub(super) fn write_down(
+        &mut self,
+        made: &[(NodeId, Definitions)],
+        catalogues: &Catalogues,
+        new_genres: &[(i32, String)],
+    ) -> anyhow::Result<Vec<(NodeId, String)>> {
+        let bereft = match made.first() {
+            Some((_, made)) => self.find_orphans(made)?,
+            None => Vec::new(),
+        };
+        let ended = jiff::Timestamp::now().to_string();
+        let news = News {
+            load: self.progress.load,
+            began: &self.began,
+            ended: &ended,
+            files: &self.progress.files,
+            catalogues,
+            genres: new_genres,
+            bereft: &bereft,
+        };
+        let scripts: Vec<(NodeId, String)> = made
+            .iter()
+            .map(|(node, made)| (*node, script(made, &news)))
+            .collect();
+        self.check_interrupt()?;
+        for (node, script) in &scripts {
+            stage::write_down(&self.masters, *node, self.progress.load, script)?;
+        }
+        Ok(scripts)
+    }
 }
 
 /// The statements of the exchange on one master. Pure.
@@ -31,7 +69,7 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
     let mut locked: BTreeSet<String> = made
         .tables
         .iter()
-        .map(|table| format!("public.{}", table.name))
+        .map(|table| format!("\"public\".\"{}\"", table.name))
         .collect();
     for key in &made.foreign_keys {
         locked.insert(format!("\"{}\".\"{}\"", key.schema, key.child));
@@ -61,7 +99,7 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
         "DELETE FROM public.rechazos WHERE archivo = ANY (ARRAY[{}])",
         quoted(news.files.iter().map(|file| file.layout.name))
     ));
-    sql.extend(orphans(made, news));
+    sql.extend(news.bereft.iter().map(Child::without_orphans));
     sql.extend(made.foreign_keys.iter().map(|key| key.with.clone()));
     sql.extend(made.tables.iter().flat_map(|table| table.grants.clone()));
     sql.push("INSERT INTO public.rechazos SELECT * FROM imdb_carga.rechazos".to_string());
@@ -117,57 +155,6 @@ fn new_values(news: &News<'_>) -> Vec<String> {
         ]
     });
     of_catalogues.chain(of_genres).collect()
-}
-
-/// Rows of tables that stay, and whose title or person is not there any more: they become rejects. Tables that are none of a file's are
-/// somebody else's, and are left alone.
-fn orphans(made: &Definitions, news: &News<'_>) -> Vec<String> {
-    let load = news.load;
-    // Titles that only got other ratings are all there.
-    let is_filled = |table: &str| {
-        let mut files = news.files.iter();
-        filler_of(table).is_some_and(|filler| files.any(|file| file.layout.file == filler.file))
-    };
-    let ours = made
-        .foreign_keys
-        .iter()
-        .filter(|key| key.parent_exchanged && !key.child_exchanged && is_filled(&key.parent));
-    ours.filter_map(|key| {
-        let file = filler_of(&key.child).filter(|_| key.schema == "public")?;
-        let (child, parent) = key.columns.as_ref()?;
-        Some(format!(
-            "WITH gone AS (DELETE FROM public.{0} AS c \
-             WHERE NOT EXISTS (SELECT FROM public.{1} AS p WHERE p.{2} = c.{3}) RETURNING c.*) \
-             INSERT INTO public.rechazos \
-             SELECT {load}, {4}, 0, pg_catalog.row_number() OVER (ORDER BY pg_catalog.to_jsonb(gone)::text) \
-                 + (SELECT coalesce(max(num), 0) FROM public.rechazos WHERE id_carga = {load} AND archivo = {4} AND linea = 0), \
-                 {5}, {6}, gone.{3}::text, pg_catalog.to_jsonb(gone)::text FROM gone",
-            key.child,
-            key.parent,
-            parent,
-            child,
-            literal(file.name),
-            literal(child),
-            literal(super::cells::Reason::Dangling.in_database())
-        ))
-    })
-    .collect()
-}
-
-/// Writes the statements down on a master; from then on the exchange can be finished by whoever comes.
-///
-/// # Errors
-/// When it cannot be asked.
-pub fn write_down(masters: &Masters, node: NodeId, load: i64, script: &str) -> anyhow::Result<()> {
-    let script = script.to_string();
-    masters.run(
-        node,
-        "write down how to exchange the tables",
-        move |session| {
-            let sql = "INSERT INTO imdb_carga.estado VALUES ($1, $2)";
-            session.client().execute(sql, &[&load, &script]).map(drop)
-        },
-    )
 }
 
 /// Exchanges the tables of one master, as soon as nobody is in the way.
