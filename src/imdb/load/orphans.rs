@@ -216,6 +216,7 @@ mod tests {
             schema: "public".to_string(),
             child: child.to_string(),
             child_key: vec!["id_titulo".to_string(), "id_persona".to_string()],
+            parent_schema: "public".to_string(),
             parent: parent.to_string(),
             parent_exchanged: true,
             child_exchanged: false,

@@ -28,6 +28,7 @@ pub struct ForeignKey {
     pub child: String,
     /// The columns of its primary key.
     pub child_key: Vec<String>,
+    pub parent_schema: String,
     pub parent: String,
     pub parent_exchanged: bool,
     pub child_exchanged: bool,
@@ -77,6 +78,7 @@ pub fn definitions(
                 schema: row.try_get("schema")?,
                 child: row.try_get("child")?,
                 child_key: row.try_get("child_key")?,
+                parent_schema: row.try_get("parent_schema")?,
                 parent: row.try_get("parent")?,
                 parent_exchanged: row.try_get("parent_exchanged")?,
                 child_exchanged: row.try_get("child_exchanged")?,
@@ -341,6 +343,7 @@ pub fn prepare(masters: &Masters) -> anyhow::Result<()> {
             session.client().batch_execute(
                 "CREATE SCHEMA imdb_carga; \
                  CREATE TABLE imdb_carga.rechazos (LIKE public.rechazos INCLUDING ALL EXCLUDING INDEXES); \
+                 CREATE TABLE imdb_carga.generos (id_genero integer NOT NULL, codigo_imdb text NOT NULL, desde timestamptz NOT NULL); \
                  CREATE TABLE imdb_carga.estado (id_carga bigint NOT NULL, guion text NOT NULL)",
             )
         })?;

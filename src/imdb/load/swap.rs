@@ -1,20 +1,14 @@
-//! Exchanges the tables: on each master in one transaction, whose statements are written down on both before the first of them runs.
-//! So a load that dies in between is finished by the next one, and whoever reads sees the old rows or the new ones and never neither.
+//! The statements that exchange the tables of one master in one transaction. They are written down on both masters before the first of them
+//! runs, so a load that dies in between is finished by the next one.
 
 use super::known::Catalogues;
-use super::masters::Masters;
 use super::orphans::Child;
 use super::report::OfFile;
 use super::stage::Definitions;
 use super::{Load, stage};
 use crate::cluster::NodeId;
-use crate::limits;
-use crate::pg::{CallError, unsent};
 use crate::replication::literal;
-use anyhow::Context;
-use postgres::error::SqlState;
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 /// What a load adds beside the tables that it exchanges.
 pub struct News<'a> {
@@ -27,6 +21,9 @@ pub struct News<'a> {
     /// Tables that stay, of which some rows belong to nothing any more.
     pub bereft: &'a [Child],
 }
+
+/// Genres of titles are exchanged with them, and refer to a table that stays and that others write to.
+const OF_GENRES: &str = "titulo_genero";
 
 impl Load<'_> {
     /// Finds out what the exchange needs to know beside the new tables, and writes its statements down on each master; from then on it can be
@@ -41,6 +38,9 @@ impl Load<'_> {
             Some((_, made)) => self.find_orphans(made)?,
             None => Vec::new(),
         };
+        if made.iter().any(|(_, made)| has_genres(made)) {
+            self.note_genres(catalogues)?;
+        }
         let ended = jiff::Timestamp::now().to_string();
         let news = News {
             load: self.progress.load,
@@ -61,9 +61,29 @@ impl Load<'_> {
         }
         Ok(scripts)
     }
+
+    /// Notes the genres of the new titles, since somebody may delete one of them until the tables are exchanged.
+    fn note_genres(&self, catalogues: &Catalogues) -> anyhow::Result<()> {
+        let (codes, numbers): (Vec<String>, Vec<i32>) = catalogues
+            .genres
+            .iter()
+            .map(|(code, number)| (String::from_utf8_lossy(code).into_owned(), *number))
+            .unzip();
+        let began = self.began.clone();
+        let sql = include_str!("../../../sql/load_genres_used.sql");
+        let doing = "note the genres of the titles";
+        self.masters.run_long_on_all(doing, move |session| {
+            session.client().execute(sql, &[&numbers, &codes, &began])
+        })?;
+        Ok(())
+    }
 }
 
-/// The statements of the exchange on one master. Pure.
+fn has_genres(made: &Definitions) -> bool {
+    made.tables.iter().any(|table| table.name == OF_GENRES)
+}
+
+/// The statements of the exchange on one master, of which the first takes all locks. Pure.
 pub fn script(made: &Definitions, news: &News<'_>) -> String {
     let mut sql: Vec<String> = Vec::new();
     let mut locked: BTreeSet<String> = made
@@ -71,8 +91,10 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
         .iter()
         .map(|table| format!("\"public\".\"{}\"", table.name))
         .collect();
+    // A foreign key is dropped and made on both of its sides.
     for key in &made.foreign_keys {
         locked.insert(format!("\"{}\".\"{}\"", key.schema, key.child));
+        locked.insert(format!("\"{}\".\"{}\"", key.parent_schema, key.parent));
     }
     let locked: Vec<String> = locked.into_iter().collect();
     sql.push(format!(
@@ -95,6 +117,9 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
         ));
     }
     sql.extend(new_values(news));
+    if has_genres(made) {
+        sql.push(include_str!("../../../sql/load_genres_again.sql").to_string());
+    }
     sql.push(format!(
         "DELETE FROM public.rechazos WHERE archivo = ANY (ARRAY[{}])",
         quoted(news.files.iter().map(|file| file.layout.name))
@@ -155,58 +180,4 @@ fn new_values(news: &News<'_>) -> Vec<String> {
         ]
     });
     of_catalogues.chain(of_genres).collect()
-}
-
-/// Exchanges the tables of one master, as soon as nobody is in the way.
-///
-/// # Errors
-/// What was in the way for all of [`limits::LOAD_SWAP`].
-pub fn exchange(
-    masters: &Masters,
-    node: NodeId,
-    load: i64,
-    script: &str,
-    origin: &str,
-) -> anyhow::Result<()> {
-    let doing = || format!("exchange the tables of {node}");
-    let deadline = Instant::now() + limits::LOAD_SWAP;
-    loop {
-        let (sql, origin) = (script.to_string(), origin.to_string());
-        let call = masters.begin(node, move |session| {
-            let client = session.client();
-            // It may have happened at a try whose answer was lost.
-            let done = client.query("SELECT FROM public.cargas WHERE id_carga = $1", &[&load])?;
-            if !done.is_empty() {
-                return Ok(());
-            }
-            unsent(client, &origin, |client| {
-                let mut transaction = client.transaction()?;
-                // Whoever reads must not wait long behind this, and a vacuum that is in the way is sent away.
-                transaction.batch_execute(&format!(
-                    "SET LOCAL lock_timeout = {}; SET LOCAL deadlock_timeout = {}",
-                    limits::LOAD_SWAP_LOCK_MS,
-                    limits::LOAD_SWAP_LOCK_MS / 4
-                ))?;
-                transaction.batch_execute(&sql)?;
-                transaction.commit()
-            })
-        });
-        let error = match call.and_then(|call| masters.wait(node, call)) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        // Somebody is in the way; or the origin still belongs to a session whose end the server has not noticed.
-        let passing = [SqlState::LOCK_NOT_AVAILABLE, SqlState::OBJECT_IN_USE];
-        let passes = match &error {
-            CallError::Verdict(error) => error.code().is_some_and(|code| passing.contains(code)),
-            _ => {
-                masters.renew(node);
-                true
-            }
-        };
-        if !passes || Instant::now() >= deadline {
-            return Err(error).with_context(doing);
-        }
-        std::thread::sleep(limits::LOAD_SWAP_PAUSE);
-    }
 }
