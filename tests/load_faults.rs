@@ -207,7 +207,7 @@ fn a_load_that_dies_leaves_the_old_rows_and_the_next_one_is_whole() {
 }
 
 #[test]
-fn a_load_that_dies_between_the_two_masters_is_finished_by_the_next_one() {
+fn a_load_that_dies_between_the_two_masters_is_finished_by_whoever_comes() {
     let cluster = Cluster::start_flagged(&["--no-api"], &[]);
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
@@ -251,6 +251,68 @@ fn a_load_that_dies_between_the_two_masters_is_finished_by_the_next_one() {
         let mut master = cluster.sql(node);
         assert_eq!(title(&mut master), "Newest 1 30");
         assert!(is(&mut master, "(SELECT count(votos) = 1 FROM titulos)"));
+    }
+    assert_equal(&cluster);
+
+    // A start, or a set-up by hand, does it too, and the tables are replicated.
+    for (arguments, titles) in [
+        (&["replication", "setup", "--at-start"][..], 31),
+        (&["replication", "setup"], 32),
+    ] {
+        die_between(titles, "Started");
+        let output = cluster.run(arguments);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && told.contains(finishing),
+            "{output:?}"
+        );
+        let mut other = cluster.sql("master2");
+        assert_eq!(title(&mut other), format!("Started 1 {titles}"));
+        assert!(is(&mut other, "to_regnamespace('imdb_carga') IS NULL"));
+        cluster
+            .sql("master1")
+            .execute("DELETE FROM titulo_genero WHERE id_titulo = 1", &[])
+            .expect("a change");
+        wait_until("the change arrives", || {
+            is(
+                &mut other,
+                "NOT EXISTS (SELECT FROM titulo_genero WHERE id_titulo = 1)",
+            )
+        });
+        assert_equal(&cluster);
+    }
+}
+
+#[test]
+fn a_load_that_dies_before_its_tables_are_replicated_is_mended_by_the_next_one() {
+    let cluster = Cluster::start_flagged(&["--no-api"], &[]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write(folder, 10, "Old");
+    // The subscriptions cannot be changed, and the exchange does not need that.
+    let mut blocker = cluster.sql("master1");
+    let mut blocking = blocker.transaction().expect("a transaction");
+    blocking
+        .batch_execute("LOCK TABLE pg_catalog.pg_subscription IN SHARE MODE")
+        .expect("a lock");
+    let mut child = begin(&cluster, folder);
+    let mut other = cluster.sql("master2");
+    wait_until("master2 has the new rows", || {
+        is(&mut other, "EXISTS (SELECT FROM titulos)")
+    });
+    signal(&child, Signal::SIGKILL);
+    child.wait().expect("its end");
+    blocking.rollback().expect("the end");
+    let taken =
+        "EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = 'public.titulos'::regclass)";
+    assert!(!is(&mut other, taken));
+    // A load that is refused mends it all the same: these are the principals of persons that nobody has loaded.
+    let wrong = tempfile::tempdir().expect("a folder");
+    let principals = "tconst\tordering\tnconst\tcategory\tjob\tcharacters\n";
+    fs::write(wrong.path().join("title.principals.tsv"), principals).expect("principals");
+    assert!(!load(&cluster, wrong.path()).status.success());
+    for node in ["master1", "master2"] {
+        assert!(is(&mut cluster.sql(node), taken), "{node}");
     }
     assert_equal(&cluster);
 }

@@ -23,6 +23,7 @@ mod swap;
 mod unfinished;
 
 pub use command::{at_first_start, report};
+pub use unfinished::finish;
 
 use crate::cluster::NodeId;
 use crate::config::Config;
@@ -216,7 +217,7 @@ impl Load<'_> {
         });
         let told = told.collect::<Vec<String>>().join(" and ");
         Err(error.context(format!(
-            "{told}; the next `imdb-ha load` ends this one first"
+            "{told}; the next `imdb-ha load` or `imdb-ha replication setup` ends this one first"
         )))
     }
 

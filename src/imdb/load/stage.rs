@@ -301,9 +301,11 @@ pub fn left(masters: &Masters, node: NodeId) -> anyhow::Result<Left> {
         let client = session.client();
         let row = client.query_one(
             "SELECT pg_catalog.to_regnamespace('imdb_carga') IS NOT NULL, \
-             pg_catalog.to_regclass('imdb_carga.estado') IS NOT NULL",
+             pg_catalog.to_regclass('imdb_carga.estado') IS NOT NULL, \
+             pg_catalog.to_regclass('public.cargas') IS NOT NULL",
             &[],
         )?;
+        let has_loads: bool = row.try_get(2)?;
         let mut left = Left {
             any: row.try_get(0)?,
             ..Left::default()
@@ -313,6 +315,9 @@ pub fn left(masters: &Masters, node: NodeId) -> anyhow::Result<Left> {
             left.ready = row
                 .map(|row| Ok::<_, postgres::Error>((row.try_get(0)?, row.try_get(1)?)))
                 .transpose()?;
+        }
+        if !has_loads {
+            return Ok(left);
         }
         let rows = client.query("SELECT DISTINCT id_carga FROM public.cargas", &[])?;
         left.done = rows

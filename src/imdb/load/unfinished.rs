@@ -4,11 +4,36 @@ use super::exchange::Exchange;
 use super::masters::Masters;
 use super::stage;
 use crate::cluster::NodeId;
+use crate::config::Config;
 use crate::limits;
 use crate::output;
 use crate::replication::setup::{self, Reach, begin};
 use anyhow::{Context, bail};
 use std::time::Instant;
+
+/// Finishes a load that died in the middle of its exchange, for a start or a set-up. When a master is away or must
+/// be rebuilt first, there is nothing to finish.
+///
+/// # Errors
+/// Why it could not be finished.
+pub fn finish(config: &Config) -> anyhow::Result<()> {
+    let masters = Masters::new(config, NodeId::BOTH.to_vec())?;
+    if NodeId::BOTH
+        .iter()
+        .any(|node| masters.is_alive(*node).is_err())
+    {
+        return Ok(());
+    }
+    let reach = Reach::new(config)?;
+    match setup::lacks_tables(&reach)? {
+        None => return Ok(()),
+        Some(false) if half_done(&masters)?.is_none() => return Ok(()),
+        Some(_) => {}
+    }
+    alone(&masters, &reach)?;
+    let now = jiff::Timestamp::now().as_millisecond();
+    finish_earlier(&masters, &reach, &format!("imdb_ha_carga_{now}"))
+}
 
 /// Sees that nobody joins or rebuilds masters, nor loads, for as long as `reach` is there.
 ///
@@ -38,7 +63,7 @@ fn half_done(masters: &Masters) -> anyhow::Result<Option<(NodeId, i64, String)>>
     Ok(stage::unfinished(&left))
 }
 
-/// Finishes a load that died between the two masters.
+/// Finishes a load that died between the two masters, or before they were told to replicate its tables.
 ///
 /// # Errors
 /// Why it could not be finished.
@@ -57,9 +82,11 @@ pub(super) fn finish_earlier(masters: &Masters, reach: &Reach, origin: &str) -> 
             check: &|| Ok(()),
         };
         exchange.run().map_err(|failed| failed.error)?;
-        take_tables(reach)?;
     }
-    Ok(())
+    match masters.nodes.len() == 2 && setup::lacks_tables(reach)? == Some(true) {
+        true => take_tables(reach),
+        false => Ok(()),
+    }
 }
 
 /// Lets the masters replicate the exchanged tables.
