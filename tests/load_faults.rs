@@ -318,6 +318,47 @@ fn a_load_that_dies_before_its_tables_are_replicated_is_mended_by_the_next_one()
 }
 
 #[test]
+fn films_are_loaded_while_commits_on_either_master_wait_for_the_other() {
+    let cluster = Cluster::start_with(&[("ADMIN_TOKEN", "a-token-of-this-test")]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let headers = [("Authorization", "Bearer a-token-of-this-test")];
+    for (titles, door, active) in [
+        (10, "/switch-to-secondary", "master2"),
+        (11, "/switch-to-primary", "master1"),
+    ] {
+        let moved = cluster.ask("POST", door, None, &headers);
+        assert_eq!(moved.status, 200, "{moved:?}");
+        assert_eq!(cluster.get("/active-node").body["active_node"], active);
+        wait_until("commits wait for the peer", || {
+            cluster.get("/health").body["durability"] == "zero-loss"
+        });
+        write(folder, titles, "Film");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let took = std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let (cluster, done) = (&cluster, &done);
+                scope.spawn(move || {
+                    let mut number = 0;
+                    while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                        let added = cluster.add(&format!("{active} {writer} {number}"));
+                        assert_eq!(added.status, 201, "{added:?}");
+                        number += 1;
+                    }
+                });
+            }
+            let began = Instant::now();
+            let output = load(&cluster, folder);
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+            assert!(output.status.success(), "{output:?}");
+            began.elapsed()
+        });
+        assert!(took < Duration::from_secs(30), "{took:?}");
+    }
+    cluster.wait_compare();
+}
+
+#[test]
 fn a_genre_that_is_deleted_while_its_films_are_loaded_is_there_again() {
     let cluster = Cluster::start();
     let folder = tempfile::tempdir().expect("a folder");
@@ -394,6 +435,9 @@ fn a_master_that_dies_or_freezes_ends_the_load_and_nothing_is_changed() {
         );
         cluster.local(&[mend, "master2"]);
         cluster.wait_state("master2", "up");
+        wait_until("both directions stream again", || {
+            cluster.run(&["replication", "status"]).status.success()
+        });
     }
     assert_eq!(title(&mut cluster.sql("master2")), "Old 1 10");
     write(folder, 2_000, "New");

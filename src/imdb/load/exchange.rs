@@ -8,6 +8,7 @@ use crate::limits;
 use crate::output;
 use crate::pg::{Call, CallError, Session, unsent};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use postgres::Transaction;
 use postgres::error::SqlState;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use std::time::Instant;
 pub struct Exchange<'a> {
     pub masters: &'a Masters,
     pub load: i64,
-    /// The statements for each master, in the order in which they are locked.
+    /// The statements for each master, in the order in which they commit.
     pub scripts: &'a [(NodeId, String)],
     pub origin: &'a str,
     /// Waits until both masters have told each other everything: what somebody has written into the old tables must not arrive in the
@@ -49,7 +50,9 @@ enum Said {
     Done,
     /// It can begin.
     Here,
-    /// The tables are locked. With them are the genres; what of them is gone stands here.
+    /// The films' tables are locked.
+    Held,
+    /// So are the catalogues. What of the genres is gone stands here.
     Locked(String),
     /// All is done but the commit.
     Ready,
@@ -71,10 +74,11 @@ impl Exchange<'_> {
     /// What was in the way for all of [`limits::LOAD_SWAP`], or of [`limits::LOAD_SWAP_AWAY`] if it was a master that was away.
     pub fn run(&self) -> Result<(), Failed> {
         let began = Instant::now();
-        let (mut sent, mut told) = (false, false);
+        let (mut sent, mut told, mut tries) = (false, false, 0);
         let mut pause = limits::LOAD_SWAP_PAUSE;
         loop {
-            let obstacle = match self.attempt(&mut sent) {
+            tries += 1;
+            let obstacle = match self.attempt(tries, &mut sent) {
                 Ok(()) => return Ok(()),
                 Err(obstacle) => obstacle,
             };
@@ -102,12 +106,12 @@ impl Exchange<'_> {
     }
 
     /// One try. `sent` becomes true when from here on a master may have the new tables.
-    fn attempt(&self, sent: &mut bool) -> Result<(), Obstacle> {
+    fn attempt(&self, number: u32, sent: &mut bool) -> Result<(), Obstacle> {
         if !*sent {
             (self.settle)().map_err(Obstacle::Unwanted)?;
         }
         let mut halves = Vec::new();
-        let prepared = self.prepare(&mut halves);
+        let prepared = self.prepare(number, &mut halves);
         if let Err(obstacle) = prepared.and_then(|()| self.is_wanted(*sent)) {
             self.release(halves);
             return Err(obstacle);
@@ -137,7 +141,7 @@ impl Exchange<'_> {
     }
 
     /// Comes as far as the commit on all masters that have not exchanged their tables yet.
-    fn prepare(&self, halves: &mut Vec<Half>) -> Result<(), Obstacle> {
+    fn prepare(&self, number: u32, halves: &mut Vec<Half>) -> Result<(), Obstacle> {
         for (node, script) in self.scripts {
             halves.push(self.begin(*node, script)?);
         }
@@ -149,9 +153,22 @@ impl Exchange<'_> {
             }
         }
         halves.retain(|half| !done.contains(&half.node));
+        // Commits on the active master that wait for its peer do not end once the tables of the peer are locked, so that one has to be locked
+        // first; which it is may change, so each is tried.
+        let mut order: Vec<&Half> = halves.iter().collect();
+        if number % 2 == 0 {
+            order.reverse();
+        }
+        // The catalogues last, so that whoever writes a genre does not wait for somebody who reads films for long.
+        for half in &order {
+            half.lock()?;
+        }
         let mut gone: Option<String> = None;
-        for half in halves.iter() {
-            let here = half.lock()?;
+        for half in order {
+            let here = match half.lock()? {
+                Said::Locked(here) => here,
+                _ => return half.ended(),
+            };
             if gone.get_or_insert_with(|| here.clone()) != &here {
                 return Err(Obstacle::NotLevel);
             }
@@ -193,17 +210,17 @@ impl Exchange<'_> {
 }
 
 impl Half {
-    /// Lets it lock the tables; returns what of their genres is gone.
-    fn lock(&self) -> Result<String, Obstacle> {
+    /// Lets it lock tables, and waits until it has.
+    fn lock(&self) -> Result<Said, Obstacle> {
         let _ = self.go.send(());
         match self.said.recv_timeout(limits::LOAD_SWAP_HEAR) {
-            Ok(Said::Locked(gone)) => Ok(gone),
+            Ok(said) => Ok(said),
             // Those who wait behind the other master's locks do not wait until it is clear why.
             Err(RecvTimeoutError::Timeout) => self.failed(CallError::Unknown(format!(
                 "no answer within {} ms",
                 limits::LOAD_SWAP_HEAR.as_millis()
             ))),
-            _ => self.ended(),
+            Err(RecvTimeoutError::Disconnected) => self.ended(),
         }
     }
 
@@ -286,14 +303,14 @@ fn exchange(
         let _ = tell.send(Said::Done);
         return Ok(true);
     }
-    let (locks, statements) = script.split_once(";\n").unwrap_or(("", script));
+    let (films, catalogues, statements) = parts(script);
     unsent(client, origin, |client| {
         if !may_go_on(Said::Here) {
             return Ok(false);
         }
         let mut transaction = client.transaction()?;
-        // All locks together take no longer than one may, since whoever reads waits behind them; and a vacuum that is in the way
-        // is sent away. If this program is stopped meanwhile, the server lets go of them.
+        // All locks of a step together take no longer than one may, since whoever reads waits behind them; and a vacuum that is in the
+        // way is sent away. If this program is stopped meanwhile, the server lets go of them.
         transaction.batch_execute(&format!(
             "SET LOCAL lock_timeout = {0}; SET LOCAL statement_timeout = {0}; SET LOCAL deadlock_timeout = {1}; \
              SET LOCAL idle_in_transaction_session_timeout = {2}",
@@ -301,16 +318,13 @@ fn exchange(
             limits::LOAD_SWAP_LOCK_MS / 4,
             limits::LOAD_SWAP_IDLE.as_millis()
         ))?;
-        transaction.batch_execute(locks)?;
+        transaction.batch_execute(films)?;
+        if !may_go_on(Said::Held) {
+            return transaction.rollback().map(|()| false);
+        }
+        transaction.batch_execute(catalogues)?;
         transaction.batch_execute("SET LOCAL statement_timeout = 0")?;
-        let noted = "SELECT pg_catalog.to_regclass('imdb_carga.generos') IS NOT NULL";
-        let gone = match transaction.query_one(noted, &[])?.try_get(0)? {
-            true => transaction
-                .query_one(include_str!("../../../sql/load_genres_gone.sql"), &[])?
-                .try_get(0)?,
-            // Written down by a version of this program that noted none.
-            false => String::new(),
-        };
+        let gone = gone(&mut transaction)?;
         if !may_go_on(Said::Locked(gone)) {
             return transaction.rollback().map(|()| false);
         }
@@ -320,4 +334,46 @@ fn exchange(
             false => transaction.rollback().map(|()| false),
         }
     })
+}
+
+/// The statements that lock the films' tables, and those that they refer to; and all others. A version of this program that died has written
+/// down one statement for all locks.
+fn parts(script: &str) -> (&str, &str, &str) {
+    let (films, rest) = script.split_once(";\n").unwrap_or(("", script));
+    match rest.split_once(";\n") {
+        Some((catalogues, rest)) if catalogues.starts_with("LOCK TABLE") => {
+            (films, catalogues, rest)
+        }
+        _ => (films, "", rest),
+    }
+}
+
+/// Which genres of the new titles are gone, as a text.
+fn gone(transaction: &mut Transaction<'_>) -> Result<String, postgres::Error> {
+    let noted = "SELECT pg_catalog.to_regclass('imdb_carga.generos') IS NOT NULL";
+    match transaction.query_one(noted, &[])?.try_get(0)? {
+        true => transaction
+            .query_one(include_str!("../../../sql/load_genres_gone.sql"), &[])?
+            .try_get(0),
+        // Written down by a version of this program that noted none.
+        false => Ok(String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_locks_are_the_first_statements() {
+        assert_eq!(
+            parts("LOCK TABLE a;\nLOCK TABLE b;\nDROP x;\nDROP y"),
+            ("LOCK TABLE a", "LOCK TABLE b", "DROP x;\nDROP y")
+        );
+        assert_eq!(
+            parts("LOCK TABLE a;\nDROP x;\nDROP y"),
+            ("LOCK TABLE a", "", "DROP x;\nDROP y")
+        );
+        assert_eq!(parts("DROP x"), ("", "", "DROP x"));
+    }
 }

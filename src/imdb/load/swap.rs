@@ -7,6 +7,7 @@ use super::report::OfFile;
 use super::stage::Definitions;
 use super::{Load, stage};
 use crate::cluster::NodeId;
+use crate::imdb::format::filler_of;
 use crate::replication::literal;
 use std::collections::BTreeSet;
 
@@ -83,24 +84,10 @@ fn has_genres(made: &Definitions) -> bool {
     made.tables.iter().any(|table| table.name == OF_GENRES)
 }
 
-/// The statements of the exchange on one master, of which the first takes all locks. Pure.
+/// The statements of the exchange on one master, of which the first two take all locks. Pure.
 pub fn script(made: &Definitions, news: &News<'_>) -> String {
     let mut sql: Vec<String> = Vec::new();
-    let mut locked: BTreeSet<String> = made
-        .tables
-        .iter()
-        .map(|table| format!("\"public\".\"{}\"", table.name))
-        .collect();
-    // A foreign key is dropped and made on both of its sides.
-    for key in &made.foreign_keys {
-        locked.insert(format!("\"{}\".\"{}\"", key.schema, key.child));
-        locked.insert(format!("\"{}\".\"{}\"", key.parent_schema, key.parent));
-    }
-    let locked: Vec<String> = locked.into_iter().collect();
-    sql.push(format!(
-        "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
-        locked.join(", ")
-    ));
+    sql.extend(locks(made));
     sql.extend(made.foreign_keys.iter().map(|key| key.without.clone()));
     let names = made
         .tables
@@ -143,6 +130,28 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
     }
     sql.push("DROP SCHEMA imdb_carga CASCADE".to_string());
     sql.join(";\n")
+}
+
+/// The locks: on the films' tables, and on the catalogues that they refer to, since a foreign key is dropped and made on both of its sides.
+fn locks(made: &Definitions) -> [String; 2] {
+    let named = |schema: &str, table: &str| format!("\"{schema}\".\"{table}\"");
+    let names = made.tables.iter().map(|table| named("public", &table.name));
+    let (mut films, mut others): (BTreeSet<String>, BTreeSet<String>) =
+        (names.collect(), BTreeSet::new());
+    for key in &made.foreign_keys {
+        films.insert(named(&key.schema, &key.child));
+        match filler_of(&key.parent) {
+            Some(_) => films.insert(named(&key.parent_schema, &key.parent)),
+            None => others.insert(named(&key.parent_schema, &key.parent)),
+        };
+    }
+    [films, others].map(|tables| match tables.is_empty() {
+        true => "LOCK TABLE public.cargas IN ROW EXCLUSIVE MODE".to_string(),
+        false => {
+            let tables: Vec<String> = tables.into_iter().collect();
+            format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", tables.join(", "))
+        }
+    })
 }
 
 fn quoted<'a>(texts: impl Iterator<Item = &'a str>) -> String {
