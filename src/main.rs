@@ -92,7 +92,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Local(command) => local::run(command, &config, &cli.settings.0),
         Subcommands::Replication(Replication::Setup { at_start, json }) => {
             let code = replication::report_setup(&config, at_start, json)?;
-            if at_start {
+            if !at_start {
+                imdb::load::finish(&config)?;
+            } else {
                 match imdb::load::at_first_start(&config) {
                     Ok(loaded) => loaded
                         .iter()

@@ -491,8 +491,15 @@ fn a_part_of_the_files_keeps_the_rest_and_what_belongs_to_nothing_any_more_is_to
         "title.basics.tsv",
         format!("{BASICS}{}{}", title(1), title(2)),
     );
-    loaded(&cluster, &titles);
+    let outcome = loaded(&cluster, &titles);
     assert_equal(&cluster);
+    assert_eq!(
+        (&outcome["rows_orphaned"], &outcome["orphans"]),
+        (
+            &Value::from(3),
+            &serde_json::json!({"name.basics": 1, "title.principals": 1, "title.ratings": 1})
+        )
+    );
     assert_eq!(
         rows(
             &cluster,

@@ -71,11 +71,39 @@ fn is(session: &mut Client, condition: &str) -> bool {
         .get(0)
 }
 
-/// Waits until the titles are copied and the rest is not.
+/// Waits until titles are being copied.
 fn wait_for_the_middle(session: &mut Client) {
-    wait_until("the titles are copied", || {
-        is(session, "to_regclass('imdb_carga.titulos') IS NOT NULL")
+    wait_until("titles are being copied", || {
+        is(
+            session,
+            "EXISTS (SELECT FROM pg_stat_progress_copy WHERE type = 'PIPE' AND tuples_processed > 0)",
+        )
     });
+}
+
+/// Waits until somebody waits for the lock of a table that somebody else reads.
+fn wait_for_the_queue(session: &mut Client) {
+    wait_until("the load waits for a reader", || {
+        is(
+            session,
+            "EXISTS (SELECT FROM pg_locks WHERE relation = 'public.titulos'::regclass \
+             AND mode = 'AccessExclusiveLock' AND NOT granted)",
+        )
+    });
+}
+
+/// Lets the commit of a load on one master take long, so that the other has the new rows before.
+fn hold_commits(session: &mut Client) {
+    let sql = "CREATE FUNCTION public.esperar() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_catalog.pg_sleep(60); RETURN NULL; END'; \
+         CREATE CONSTRAINT TRIGGER esperar AFTER INSERT ON public.cargas DEFERRABLE INITIALLY DEFERRED \
+         FOR EACH ROW EXECUTE FUNCTION public.esperar()";
+    session.batch_execute(sql).expect("a trigger");
+}
+
+fn release_commits(session: &mut Client) {
+    let sql = "DROP TRIGGER esperar ON public.cargas; DROP FUNCTION public.esperar()";
+    session.batch_execute(sql).expect("dropped");
 }
 
 fn title(session: &mut Client) -> String {
@@ -97,23 +125,31 @@ fn a_load_that_dies_leaves_the_old_rows_and_the_next_one_is_whole() {
     write(folder, 10, "Old");
     must_load(&cluster, folder);
 
-    // Somebody reads on each master in turn for longer than one try waits: the load waits for them, and they read the old rows.
+    // Somebody reads on each master in turn for longer than one try waits: the load waits for them, and everybody reads the old rows on both.
     write(folder, 11, "Old");
-    for node in ["master1", "master2"] {
+    for (index, node) in ["master1", "master2"].into_iter().enumerate() {
         let mut reader = cluster.sql(node);
         let mut reading = reader.transaction().expect("a transaction");
+        let before = title(&mut masters[1 - index]);
         reading
             .query("SELECT FROM titulos LIMIT 1", &[])
             .expect("a row");
         let child = begin(&cluster, folder);
-        std::thread::sleep(Duration::from_secs(4));
+        for _ in 0..2 {
+            wait_for_the_queue(&mut masters[index]);
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        assert_eq!(title(&mut masters[1 - index]), before);
         reading
             .query("SELECT FROM titulos LIMIT 1", &[])
             .expect("a row");
         reading.rollback().expect("the end");
         let output = child.wait_with_output().expect("its end");
         assert!(output.status.success(), "{node}: {output:?}");
+        write(folder, 11, "Old again");
     }
+    write(folder, 11, "Old");
+    must_load(&cluster, folder);
     for master in &mut masters {
         assert_eq!(title(master), "Old 1 11");
     }
@@ -146,28 +182,59 @@ fn a_load_that_dies_leaves_the_old_rows_and_the_next_one_is_whole() {
         assert!(is(master, "to_regnamespace('imdb_carga') IS NULL"));
     }
 
-    // Killed between the two masters: somebody reads on master2 for long, so that its turn does not come.
-    write(folder, 30, "Newest");
+    // Interrupted while somebody reads, when all but the exchange is done.
+    write(folder, 21, "Never");
     let mut reader = cluster.sql("master2");
     let mut reading = reader.transaction().expect("a transaction");
     reading
         .query("SELECT FROM titulos LIMIT 1", &[])
         .expect("a row");
-    let mut child = begin(&cluster, folder);
-    wait_until("master1 has the new rows", || {
-        title(&mut masters[0]) == "Newest 1 30"
-    });
-    // A second load is refused as long as the first one lives.
-    let second = load(&cluster, folder);
+    let child = begin(&cluster, folder);
+    wait_for_the_queue(&mut masters[1]);
+    signal(&child, Signal::SIGINT);
+    let began = Instant::now();
+    let told = failure(child);
     assert!(
-        String::from_utf8_lossy(&second.stderr).contains("another load is running"),
-        "{second:?}"
+        told.contains("interrupted") && began.elapsed() < Duration::from_secs(10),
+        "{:?}: {told}",
+        began.elapsed()
     );
-    signal(&child, Signal::SIGKILL);
-    child.wait().expect("its end");
-    assert_eq!(title(&mut masters[1]), "Newer 1 20");
     reading.rollback().expect("the end");
-    // The next one has only ratings, and finishes the titles first.
+    for master in &mut masters {
+        assert_eq!(title(master), "Newer 1 20");
+        assert!(is(master, "to_regnamespace('imdb_carga') IS NULL"));
+    }
+}
+
+#[test]
+fn a_load_that_dies_between_the_two_masters_is_finished_by_whoever_comes() {
+    let cluster = Cluster::start_flagged(&["--no-api"], &[]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let mut masters = ["master1", "master2"].map(|node| cluster.sql(node));
+    write(folder, 10, "Old");
+    must_load(&cluster, folder);
+    let mut die_between = |titles: u32, name: &str| {
+        let old = title(&mut masters[1]);
+        hold_commits(&mut masters[1]);
+        write(folder, titles, name);
+        let mut child = begin(&cluster, folder);
+        let new = format!("{name} 1 {titles}");
+        wait_until("master1 has the new rows", || title(&mut masters[0]) == new);
+        // A second load is refused as long as the first one lives.
+        let second = load(&cluster, folder);
+        assert!(
+            String::from_utf8_lossy(&second.stderr).contains("another load is running"),
+            "{second:?}"
+        );
+        signal(&child, Signal::SIGKILL);
+        child.wait().expect("its end");
+        assert_eq!(title(&mut masters[1]), old);
+        release_commits(&mut masters[1]);
+    };
+
+    // The next load has only ratings, and finishes the titles first.
+    die_between(30, "Newest");
     fs::remove_file(folder.join("title.basics.tsv")).expect("removed");
     fs::write(
         folder.join("title.ratings.tsv"),
@@ -175,15 +242,160 @@ fn a_load_that_dies_leaves_the_old_rows_and_the_next_one_is_whole() {
     )
     .expect("ratings");
     let output = must_load(&cluster, folder);
+    let finishing = "master2: finishing load";
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("master2: finishing load"),
+        String::from_utf8_lossy(&output.stderr).contains(finishing),
         "{output:?}"
     );
-    for master in &mut masters {
-        assert_eq!(title(master), "Newest 1 30");
-        assert!(is(master, "(SELECT count(votos) = 1 FROM titulos)"));
+    for node in ["master1", "master2"] {
+        let mut master = cluster.sql(node);
+        assert_eq!(title(&mut master), "Newest 1 30");
+        assert!(is(&mut master, "(SELECT count(votos) = 1 FROM titulos)"));
     }
     assert_equal(&cluster);
+
+    // A start, or a set-up by hand, does it too, and the tables are replicated.
+    for (arguments, titles) in [
+        (&["replication", "setup", "--at-start"][..], 31),
+        (&["replication", "setup"], 32),
+    ] {
+        die_between(titles, "Started");
+        let output = cluster.run(arguments);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && told.contains(finishing),
+            "{output:?}"
+        );
+        let mut other = cluster.sql("master2");
+        assert_eq!(title(&mut other), format!("Started 1 {titles}"));
+        assert!(is(&mut other, "to_regnamespace('imdb_carga') IS NULL"));
+        cluster
+            .sql("master1")
+            .execute("DELETE FROM titulo_genero WHERE id_titulo = 1", &[])
+            .expect("a change");
+        wait_until("the change arrives", || {
+            is(
+                &mut other,
+                "NOT EXISTS (SELECT FROM titulo_genero WHERE id_titulo = 1)",
+            )
+        });
+        assert_equal(&cluster);
+    }
+}
+
+#[test]
+fn a_load_that_dies_before_its_tables_are_replicated_is_mended_by_the_next_one() {
+    let cluster = Cluster::start_flagged(&["--no-api"], &[]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write(folder, 10, "Old");
+    // The subscriptions cannot be changed, and the exchange does not need that.
+    let mut blocker = cluster.sql("master1");
+    let mut blocking = blocker.transaction().expect("a transaction");
+    blocking
+        .batch_execute("LOCK TABLE pg_catalog.pg_subscription IN SHARE MODE")
+        .expect("a lock");
+    let mut child = begin(&cluster, folder);
+    let mut other = cluster.sql("master2");
+    wait_until("master2 has the new rows", || {
+        is(&mut other, "EXISTS (SELECT FROM titulos)")
+    });
+    signal(&child, Signal::SIGKILL);
+    child.wait().expect("its end");
+    blocking.rollback().expect("the end");
+    let taken =
+        "EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = 'public.titulos'::regclass)";
+    assert!(!is(&mut other, taken));
+    // A load that is refused mends it all the same: these are the principals of persons that nobody has loaded.
+    let wrong = tempfile::tempdir().expect("a folder");
+    let principals = "tconst\tordering\tnconst\tcategory\tjob\tcharacters\n";
+    fs::write(wrong.path().join("title.principals.tsv"), principals).expect("principals");
+    assert!(!load(&cluster, wrong.path()).status.success());
+    for node in ["master1", "master2"] {
+        assert!(is(&mut cluster.sql(node), taken), "{node}");
+    }
+    assert_equal(&cluster);
+}
+
+#[test]
+fn films_are_loaded_while_commits_on_either_master_wait_for_the_other() {
+    let cluster = Cluster::start_with(&[("ADMIN_TOKEN", "a-token-of-this-test")]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let headers = [("Authorization", "Bearer a-token-of-this-test")];
+    for (titles, door, active) in [
+        (10, "/switch-to-secondary", "master2"),
+        (11, "/switch-to-primary", "master1"),
+    ] {
+        let moved = cluster.ask("POST", door, None, &headers);
+        assert_eq!(moved.status, 200, "{moved:?}");
+        assert_eq!(cluster.get("/active-node").body["active_node"], active);
+        wait_until("commits wait for the peer", || {
+            cluster.get("/health").body["durability"] == "zero-loss"
+        });
+        write(folder, titles, "Film");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let took = std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let (cluster, done) = (&cluster, &done);
+                scope.spawn(move || {
+                    let mut number = 0;
+                    while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                        let added = cluster.add(&format!("{active} {writer} {number}"));
+                        assert_eq!(added.status, 201, "{added:?}");
+                        number += 1;
+                    }
+                });
+            }
+            let began = Instant::now();
+            let output = load(&cluster, folder);
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+            assert!(output.status.success(), "{output:?}");
+            began.elapsed()
+        });
+        assert!(took < Duration::from_secs(30), "{took:?}");
+    }
+    cluster.wait_compare();
+}
+
+#[test]
+fn a_genre_that_is_deleted_while_its_films_are_loaded_is_there_again() {
+    let cluster = Cluster::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write(folder, 10, "Dramatic");
+    let mut masters = ["master1", "master2"].map(|node| cluster.sql(node));
+    let mut reader = cluster.sql("master2");
+    let mut reading = reader.transaction().expect("a transaction");
+    reading
+        .query("SELECT FROM titulos LIMIT 1", &[])
+        .expect("no row");
+    let child = begin(&cluster, folder);
+    wait_for_the_queue(&mut masters[1]);
+    let deleted = cluster.ask("DELETE", "/generos/9", None, &[]);
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    let gone = "NOT EXISTS (SELECT FROM generos WHERE id_genero = 9)";
+    for master in &mut masters {
+        wait_until("the deletion arrives", || is(master, gone));
+    }
+    reading.rollback().expect("the end");
+    let output = child.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{output:?}");
+    for master in &mut masters {
+        assert!(is(
+            master,
+            "(SELECT count(*) = 10 FROM titulo_genero JOIN generos USING (id_genero) \
+             JOIN generos_imdb USING (id_genero) WHERE id_genero = 9 AND genero = 'Drama' AND codigo_imdb = 'Drama')"
+        ));
+    }
+    cluster.wait_equal();
+    assert_equal(&cluster);
+    assert_eq!(
+        cluster.get("/conflicts").body["data"],
+        serde_json::json!([])
+    );
+    let kept = cluster.ask("DELETE", "/generos/9", None, &[]);
+    assert_eq!((kept.status, kept.code()), (409, "genero_in_use"));
 }
 
 #[test]
@@ -198,10 +410,16 @@ fn a_master_that_dies_or_freezes_ends_the_load_and_nothing_is_changed() {
     for (strike, mend) in [("kill", "start"), ("freeze", "thaw")] {
         let child = begin(&cluster, folder);
         wait_for_the_middle(&mut survivor);
+        // It stands still meanwhile, so that the master is struck in the middle of a COPY.
+        signal(&child, Signal::SIGSTOP);
         let began = Instant::now();
         cluster.local(&[strike, "master2"]);
+        signal(&child, Signal::SIGCONT);
         let told = failure(child);
-        assert!(told.contains("master2"), "{strike}: {told}");
+        assert!(
+            told.contains("copy into") && told.contains("on master2"),
+            "{strike}: {told}"
+        );
         assert!(
             began.elapsed() < Duration::from_secs(90),
             "{strike}: {:?}",
@@ -217,6 +435,9 @@ fn a_master_that_dies_or_freezes_ends_the_load_and_nothing_is_changed() {
         );
         cluster.local(&[mend, "master2"]);
         cluster.wait_state("master2", "up");
+        wait_until("both directions stream again", || {
+            cluster.run(&["replication", "status"]).status.success()
+        });
     }
     assert_eq!(title(&mut cluster.sql("master2")), "Old 1 10");
     write(folder, 2_000, "New");

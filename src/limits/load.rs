@@ -101,11 +101,32 @@ pub const LOAD_KEY_PAUSE: Duration = Duration::from_millis(5);
 /// Memory for each index in the making.
 pub const LOAD_INDEX_MEMORY: &str = "128MB";
 
-/// A try to exchange the tables waits so long for whoever reads them, in milliseconds, and keeps others waiting as long.
+/// A try to exchange the tables waits so long on each master for whoever reads them, in milliseconds. It keeps others waiting as long, and on
+/// the first master until the second has said something, far below the time that a request waits for a lock.
 pub const LOAD_SWAP_LOCK_MS: u64 = 400;
 
-/// The pause after it.
-pub const LOAD_SWAP_PAUSE: Duration = Duration::from_millis(600);
+/// A master that says nothing for so long has not got its locks, and those of the other one are given back.
+pub const LOAD_SWAP_HEAR: Duration = Duration::from_millis(2 * LOAD_SWAP_LOCK_MS);
 
-/// All tries together, for readers that stay long and for a master that dies and comes back in between.
-pub const LOAD_SWAP: Duration = Duration::from_secs(60);
+/// The pause after the first try. It doubles up to the second figure, so that those who read meanwhile wait ever more seldom.
+pub const LOAD_SWAP_PAUSE: Duration = Duration::from_millis(600);
+pub const LOAD_SWAP_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// All tries together, for readers that stay long. The longest that this program knows is the seal of a backup, which counts all tables.
+pub const LOAD_SWAP: Duration = Duration::from_secs(660);
+
+/// All tries together, for a master that dies and comes back in between.
+pub const LOAD_SWAP_AWAY: Duration = Duration::from_secs(60);
+
+/// After this time it is told who or what is in the way.
+pub const LOAD_SWAP_TELL: Duration = Duration::from_secs(10);
+
+/// The tables of one master stay locked so long while the other one is not ready, or while this program is stopped.
+pub const LOAD_SWAP_IDLE: Duration = Duration::from_secs(60);
+
+/// How often to ask for the lock of the set-up, when somebody else has it.
+pub const LOAD_ALONE_PAUSE: Duration = Duration::from_millis(100);
+
+const _: () = assert!(LOAD_SWAP.as_secs() > super::SEAL_SUM.as_secs());
+const _: () =
+    assert!(LOAD_SWAP_LOCK_MS + (LOAD_SWAP_HEAR.as_millis() as u64) < super::LOCK_TIMEOUT_MS);

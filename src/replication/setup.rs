@@ -143,6 +143,27 @@ pub fn take_tables(reach: &Reach) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether a subscription does not take all tables that are published, as after a load that died before [`take_tables`]; nothing when a master
+/// must be rebuilt first.
+///
+/// # Errors
+/// When a master cannot be asked.
+pub fn lacks_tables(reach: &Reach) -> anyhow::Result<Option<bool>> {
+    let look_from = |from: NodeId| {
+        let to = from.peer();
+        look(reach, Link { from, to })
+    };
+    let found = [look_from(NodeId::Master1)?, look_from(NodeId::Master2)?];
+    let lacks = |found: &Found| {
+        let subscription = found.subscription.as_ref();
+        subscription.is_some_and(|subscription| subscription.tables != found.published)
+    };
+    Ok(match in_need(&found) {
+        Some(_) => None,
+        None => Some(found.iter().any(lacks)),
+    })
+}
+
 /// What this master's own changes tell its peer. Last, because from here on they name tables which an
 /// older set-up of the peer did not have, and at which its apply worker would stop.
 pub(super) fn tell_the_peer(reach: &Reach, node: NodeId) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use super::masters::Masters;
 use super::report::{Phase, Progress};
-use super::{Wanted, files_in, run};
+use super::{Wanted, files_in, finish, run};
 use crate::bars::Bar;
 use crate::cluster::NodeId;
 use crate::config::Config;
@@ -88,11 +88,13 @@ impl Bars {
     }
 }
 
-/// Loads the files of `LOAD_AT_START` if nothing has ever been loaded; says so in a sentence, if it did.
+/// Loads the files of `LOAD_AT_START` if nothing has ever been loaded; says so in a sentence, if it did. A load that died in the middle of
+/// its exchange is finished first, whatever is to be loaded.
 ///
 /// # Errors
 /// Why nothing was loaded. Whoever starts something goes on without.
 pub fn at_first_start(config: &Config) -> anyhow::Result<Option<String>> {
+    finish(config)?;
     let Some(folder) = config.load_at_start.as_deref() else {
         return Ok(None);
     };

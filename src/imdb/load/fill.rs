@@ -8,7 +8,7 @@ use super::room;
 use super::rows::Reader;
 use super::sink::Sink;
 use super::taker::Taker;
-use super::{Load, stage, swap};
+use super::{Load, stage};
 use crate::cluster::NodeId;
 use crate::imdb::format::{File, Layout, TITULOS};
 use crate::limits;
@@ -68,25 +68,7 @@ impl Load<'_> {
         self.enter(Phase::Keys);
         self.keys(&made)?;
         self.enter(Phase::Swap);
-        let ended = jiff::Timestamp::now().to_string();
-        let news = swap::News {
-            load: self.progress.load,
-            began: &self.began,
-            ended: &ended,
-            files: &self.progress.files,
-            catalogues: &catalogues,
-            genres: &new_genres,
-        };
-        let scripts: Vec<(NodeId, String)> = made
-            .iter()
-            .map(|(node, made)| (*node, swap::script(made, &news)))
-            .collect();
-        // The last moment at which nothing has happened.
-        self.check_interrupt()?;
-        for (node, script) in &scripts {
-            swap::write_down(&self.masters, *node, self.progress.load, script)?;
-        }
-        Ok(scripts)
+        self.write_down(&made, &catalogues, &new_genres)
     }
 
     /// Whether there are ratings for titles that are there already.

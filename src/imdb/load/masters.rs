@@ -64,6 +64,30 @@ impl Masters {
             .with_context(|| format!("{doing} on {node}"))
     }
 
+    /// Runs what may take long on all of them at once.
+    ///
+    /// # Errors
+    /// What was being done, on which master, and the whole cause.
+    pub fn run_long_on_all<T: Send + 'static>(
+        &self,
+        doing: &str,
+        work: impl Fn(&mut Session) -> Result<T, postgres::Error> + Clone + Send + 'static,
+    ) -> anyhow::Result<Vec<T>> {
+        let mut calls = Vec::new();
+        for node in &self.nodes {
+            let call = self.begin(*node, work.clone());
+            calls.push((*node, call.with_context(|| format!("{doing} on {node}"))?));
+        }
+        let outcomes: Vec<anyhow::Result<T>> = calls
+            .into_iter()
+            .map(|(node, call)| {
+                let outcome = self.wait(node, call);
+                outcome.with_context(|| format!("{doing} on {node}"))
+            })
+            .collect();
+        outcomes.into_iter().collect()
+    }
+
     /// Begins what may take long.
     ///
     /// # Errors

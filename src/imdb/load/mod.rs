@@ -1,15 +1,17 @@
 //! `imdb-ha load`: puts IMDb's files into both masters at the speed of COPY.
 //!
 //! New tables are filled beside those that are there, on both masters at once, get their keys, and then take the place of the old ones
-//! in one transaction on each master. Until then nobody sees anything of it, and whatever ends the load leaves the old rows as they were.
-//! Every row that is in no table is in `rechazos`, with its line and the reason.
+//! in one transaction on each master, both of which end one right after the other. Until then nobody sees anything of it, and whatever ends
+//! the load leaves the old rows as they were. Every row that is in no table is in `rechazos`, with its line and the reason.
 
 pub mod cells;
 mod check;
 mod command;
+mod exchange;
 mod fill;
 mod known;
 mod masters;
+mod orphans;
 pub mod preflight;
 mod ratings;
 pub mod read;
@@ -20,16 +22,19 @@ mod sink;
 mod stage;
 mod swap;
 mod taker;
+mod unfinished;
 
 pub use command::{at_first_start, report};
+pub use unfinished::finish;
 
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::imdb::format::{File, Layout};
-use crate::interrupt::Interrupt;
-use crate::replication::setup::{self, Reach, begin};
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::replication::setup::Reach;
 use crate::replication::{compare, status};
 use anyhow::{Context, bail};
+use exchange::{Exchange, Failed};
 use masters::Masters;
 use preflight::Found;
 use report::{Phase, Progress};
@@ -82,8 +87,8 @@ pub fn run(config: &Config, wanted: Wanted<'_>, tell: Tell<'_>) -> anyhow::Resul
     };
     load.greet()?;
     let scans = load.preflight()?;
-    load.alone()?;
-    load.finish_earlier()?;
+    unfinished::alone(&load.masters, &load.reach)?;
+    unfinished::finish_earlier(&load.masters, &load.reach, &load.origin)?;
     load.check_needs()?;
     let staged = load.stage(scans);
     if staged.is_err() {
@@ -168,34 +173,6 @@ impl Load<'_> {
         Ok(())
     }
 
-    fn alone(&self) -> anyhow::Result<()> {
-        for node in &self.masters.nodes {
-            if !self.reach.run(*node, "begin the load", begin)? {
-                bail!(
-                    "a set-up, a rejoin or another load is running on {node}; try again when it has ended"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Finishes a load that died between the two masters, and removes what is left of any other.
-    fn finish_earlier(&self) -> anyhow::Result<()> {
-        let mut left = Vec::new();
-        for node in &self.masters.nodes {
-            left.push((*node, stage::left(&self.masters, *node)?));
-        }
-        if let Some((node, load, script)) = stage::unfinished(&left) {
-            crate::output::say(&format!(
-                "{node}: finishing load {load}, which {} has already",
-                node.peer()
-            ));
-            swap::exchange(&self.masters, node, load, &script, &self.origin)?;
-            self.take_tables()?;
-        }
-        Ok(())
-    }
-
     fn layouts(&self) -> impl Iterator<Item = &'static Layout> {
         self.wanted.files.iter().map(|found| found.layout)
     }
@@ -204,49 +181,71 @@ impl Load<'_> {
         self.layouts().any(|layout| layout.file == file)
     }
 
-    /// Lets the new tables take the place of the old ones, on one master after the other.
+    /// Lets the new tables take the place of the old ones.
     fn exchange(&mut self, scripts: &[(NodeId, String)]) -> anyhow::Result<()> {
-        if self.is_both() {
-            // What somebody has written into the old tables must not arrive in the new ones.
-            if let Err(error) = compare::settle(self.config) {
-                self.clear();
-                return Err(error.context(
-                    "the masters do not get level with each other, so nothing was changed",
-                ));
-            }
+        let exchange = Exchange {
+            masters: &self.masters,
+            load: self.progress.load,
+            scripts,
+            origin: &self.origin,
+            settle: &|| self.settle(),
+            check: &|| self.check_interrupt(),
+        };
+        let Err(Failed { error, sent }) = exchange.run() else {
+            return self.take_tables();
+        };
+        // Only a master itself knows, if the answer was lost. What cannot be known is left for the next load, which will.
+        let has = |node: &NodeId| match sent {
+            true => stage::left(&self.masters, *node)
+                .ok()
+                .map(|left| left.done.contains(&self.progress.load)),
+            false => Some(false),
+        };
+        let have: Vec<Option<bool>> = self.masters.nodes.iter().map(has).collect();
+        if have.iter().all(|has| *has == Some(true)) {
+            return self.take_tables();
         }
-        let load = self.progress.load;
-        for (done, (node, script)) in scripts.iter().enumerate() {
-            let outcome = swap::exchange(&self.masters, *node, load, script, &self.origin);
-            let Err(error) = outcome else {
-                continue;
+        if have.iter().all(|has| *has == Some(false)) {
+            self.clear();
+            return Err(error.context("nothing was changed"));
+        }
+        let told = self.masters.nodes.iter().zip(have).map(|(node, has)| {
+            let rows = match has {
+                Some(true) => "the new rows",
+                Some(false) => "the old ones",
+                None => "the new rows or the old ones",
             };
-            // Only the master itself knows, if the answer was lost. What cannot be known is left for the next load, which will.
-            match stage::left(&self.masters, *node).map(|left| left.done.contains(&load)) {
-                Ok(true) => {}
-                Ok(false) if done == 0 => {
-                    self.clear();
-                    return Err(error.context("nothing was changed"));
-                }
-                _ => {
-                    let (peer, after) =
-                        (node.peer(), "the next `imdb-ha load` ends this one first");
-                    return Err(error.context(match done {
-                        0 => format!("{node} has the new rows or the old ones, and {peer} the old ones; {after}"),
-                        _ => format!("{peer} has the new rows and {node} the old ones; {after}"),
-                    }));
-                }
-            }
+            format!("{node} has {rows}")
+        });
+        let told = told.collect::<Vec<String>>().join(" and ");
+        Err(error.context(format!(
+            "{told}; the next `imdb-ha load` or `imdb-ha replication setup` ends this one first"
+        )))
+    }
+
+    /// Waits until both masters have told each other everything, unless the load is interrupted.
+    fn settle(&self) -> anyhow::Result<()> {
+        if !self.is_both() {
+            return self.check_interrupt();
         }
-        self.take_tables()
+        let settled = match self.wanted.interrupt {
+            Some(interrupt) => {
+                let config = self.config.clone();
+                interrupt.unless(move || compare::settle(&config))
+            }
+            None => compare::settle(self.config),
+        };
+        settled.map_err(|error| match error.is::<Interrupted>() {
+            true => error,
+            false => error.context("the masters do not get level with each other"),
+        })
     }
 
     fn take_tables(&self) -> anyhow::Result<()> {
-        if !self.is_both() {
-            return Ok(());
+        match self.is_both() {
+            true => unfinished::take_tables(&self.reach),
+            false => Ok(()),
         }
-        setup::take_tables(&self.reach)
-            .context("the rows are loaded, but the masters do not replicate them yet; run `imdb-ha replication setup`")
     }
 
     /// Leaves nothing behind, as far as the masters can be reached; what stays is removed by the next load.

@@ -61,6 +61,8 @@ pub struct Progress {
     pub files: Vec<OfFile>,
     /// Rows and columns that were rejected, by reason.
     pub reasons: BTreeMap<Reason, u64>,
+    /// Rows of earlier loads that belong to nothing any more and became rejects, by the file that they came from.
+    pub orphans: BTreeMap<String, u64>,
     /// Seconds that each phase took.
     pub phases: Vec<(Phase, f64)>,
     pub seconds: f64,
@@ -129,6 +131,8 @@ impl Progress {
             "rows_rejected": self.sum(|file| file.rejected),
             "parts_rejected": self.sum(|file| file.parts_rejected),
             "reasons": reasons,
+            "rows_orphaned": self.orphans.values().sum::<u64>(),
+            "orphans": self.orphans,
             "files": files,
             "phases": phases,
         })
@@ -168,7 +172,12 @@ impl Progress {
         for (reason, count) in &self.reasons {
             text.push_str(&format!("rejected: {count} times {reason}\n"));
         }
-        if !self.reasons.is_empty() {
+        for (file, count) in &self.orphans {
+            text.push_str(&format!(
+                "orphaned: {count} rows of {file}, loaded earlier, have lost their title or person\n"
+            ));
+        }
+        if !self.reasons.is_empty() || !self.orphans.is_empty() {
             text.push_str(&format!(
                 "each is kept, with its line: SELECT * FROM rechazos WHERE id_carga = {}\n",
                 self.load
@@ -190,8 +199,12 @@ impl Progress {
         } else {
             0.0
         };
+        let orphaned = match self.orphans.values().sum::<u64>() {
+            0 => String::new(),
+            rows => format!("; {rows} rows of earlier loads became rejects"),
+        };
         format!(
-            "{read} rows read = {loaded} loaded + {rejected} rejected, in {:.1} s ({rate:.0} rows/s)",
+            "{read} rows read = {loaded} loaded + {rejected} rejected, in {:.1} s ({rate:.0} rows/s){orphaned}",
             self.seconds
         )
     }
@@ -199,4 +212,34 @@ impl Progress {
 
 fn round(seconds: f64) -> f64 {
     (seconds * 1_000.0).round() / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_earlier_rows_is_told_beside_what_became_of_the_file() {
+        let layout = &crate::imdb::format::LAYOUTS[0];
+        let mut progress = Progress::of([("title.basics.tsv", layout)]);
+        assert!(!progress.as_text().contains("orphaned"));
+        assert_eq!(progress.as_json()["rows_orphaned"], 0);
+        progress.orphans = [("title.akas", 5), ("title.crew", 2)]
+            .map(|(file, count)| (file.to_string(), count))
+            .into();
+        let text = progress.as_text();
+        for part in [
+            "orphaned: 5 rows of title.akas",
+            "0 rejected",
+            "7 rows of earlier loads became rejects",
+            "SELECT * FROM rechazos",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let json = progress.as_json();
+        assert_eq!(
+            (&json["rows_orphaned"], &json["orphans"]["title.crew"]),
+            (&json!(7), &json!(2))
+        );
+    }
 }

@@ -26,6 +26,9 @@ pub struct Made {
 pub struct ForeignKey {
     pub schema: String,
     pub child: String,
+    /// The columns of its primary key.
+    pub child_key: Vec<String>,
+    pub parent_schema: String,
     pub parent: String,
     pub parent_exchanged: bool,
     pub child_exchanged: bool,
@@ -74,6 +77,8 @@ pub fn definitions(
             Ok(ForeignKey {
                 schema: row.try_get("schema")?,
                 child: row.try_get("child")?,
+                child_key: row.try_get("child_key")?,
+                parent_schema: row.try_get("parent_schema")?,
                 parent: row.try_get("parent")?,
                 parent_exchanged: row.try_get("parent_exchanged")?,
                 child_exchanged: row.try_get("child_exchanged")?,
@@ -180,7 +185,8 @@ pub fn ids(masters: &Masters, table: &'static str, column: &'static str) -> anyh
     Ok(ids)
 }
 
-/// Reads what a COPY gives out, on those masters that are loaded the first; `take` gets some whole lines at a time.
+/// Reads what a COPY gives out, on those masters that are loaded the first; `take` gets some whole lines at a time, and none when nothing has
+/// come for a while, so that it can say that it wants no more.
 ///
 /// # Errors
 /// When it cannot be read, or `take` does not want it.
@@ -214,7 +220,10 @@ pub fn copied_out(
         match queue.recv_timeout(limits::LOAD_BEAT) {
             Ok(block) => take(&block).with_context(doing)?,
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => masters.is_alive(node).with_context(doing)?,
+            Err(RecvTimeoutError::Timeout) => {
+                masters.is_alive(node).with_context(doing)?;
+                take(&[]).with_context(doing)?;
+            }
         }
     }
     let ended = masters.wait(node, call).with_context(doing)?;
@@ -292,9 +301,11 @@ pub fn left(masters: &Masters, node: NodeId) -> anyhow::Result<Left> {
         let client = session.client();
         let row = client.query_one(
             "SELECT pg_catalog.to_regnamespace('imdb_carga') IS NOT NULL, \
-             pg_catalog.to_regclass('imdb_carga.estado') IS NOT NULL",
+             pg_catalog.to_regclass('imdb_carga.estado') IS NOT NULL, \
+             pg_catalog.to_regclass('public.cargas') IS NOT NULL",
             &[],
         )?;
+        let has_loads: bool = row.try_get(2)?;
         let mut left = Left {
             any: row.try_get(0)?,
             ..Left::default()
@@ -304,6 +315,9 @@ pub fn left(masters: &Masters, node: NodeId) -> anyhow::Result<Left> {
             left.ready = row
                 .map(|row| Ok::<_, postgres::Error>((row.try_get(0)?, row.try_get(1)?)))
                 .transpose()?;
+        }
+        if !has_loads {
+            return Ok(left);
         }
         let rows = client.query("SELECT DISTINCT id_carga FROM public.cargas", &[])?;
         left.done = rows
@@ -334,11 +348,28 @@ pub fn prepare(masters: &Masters) -> anyhow::Result<()> {
             session.client().batch_execute(
                 "CREATE SCHEMA imdb_carga; \
                  CREATE TABLE imdb_carga.rechazos (LIKE public.rechazos INCLUDING ALL EXCLUDING INDEXES); \
+                 CREATE TABLE imdb_carga.generos (id_genero integer NOT NULL, codigo_imdb text NOT NULL, desde timestamptz NOT NULL); \
                  CREATE TABLE imdb_carga.estado (id_carga bigint NOT NULL, guion text NOT NULL)",
             )
         })?;
     }
     Ok(())
+}
+
+/// Writes the statements of the exchange down on a master.
+///
+/// # Errors
+/// When it cannot be asked.
+pub fn write_down(masters: &Masters, node: NodeId, load: i64, script: &str) -> anyhow::Result<()> {
+    let script = script.to_string();
+    masters.run(
+        node,
+        "write down how to exchange the tables",
+        move |session| {
+            let sql = "INSERT INTO imdb_carga.estado VALUES ($1, $2)";
+            session.client().execute(sql, &[&load, &script]).map(drop)
+        },
+    )
 }
 
 /// Removes what a load has left on a master. Origins that a dying session still holds stay until the next time.

@@ -1,19 +1,15 @@
-//! Exchanges the tables: on each master in one transaction, whose statements are written down on both before the first of them runs.
-//! So a load that dies in between is finished by the next one, and whoever reads sees the old rows or the new ones and never neither.
+//! The statements that exchange the tables of one master in one transaction. They are written down on both masters before the first of them
+//! runs, so a load that dies in between is finished by the next one.
 
 use super::known::Catalogues;
-use super::masters::Masters;
+use super::orphans::Child;
 use super::report::OfFile;
 use super::stage::Definitions;
+use super::{Load, stage};
 use crate::cluster::NodeId;
 use crate::imdb::format::filler_of;
-use crate::limits;
-use crate::pg::{CallError, unsent};
 use crate::replication::literal;
-use anyhow::Context;
-use postgres::error::SqlState;
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 /// What a load adds beside the tables that it exchanges.
 pub struct News<'a> {
@@ -23,24 +19,75 @@ pub struct News<'a> {
     pub files: &'a [OfFile],
     pub catalogues: &'a Catalogues,
     pub genres: &'a [(i32, String)],
+    /// Tables that stay, of which some rows belong to nothing any more.
+    pub bereft: &'a [Child],
 }
 
-/// The statements of the exchange on one master. Pure.
+/// Genres of titles are exchanged with them, and refer to a table that stays and that others write to.
+const OF_GENRES: &str = "titulo_genero";
+
+impl Load<'_> {
+    /// Finds out what the exchange needs to know beside the new tables, and writes its statements down on each master; from then on it can be
+    /// finished by whoever comes.
+    pub(super) fn write_down(
+        &mut self,
+        made: &[(NodeId, Definitions)],
+        catalogues: &Catalogues,
+        new_genres: &[(i32, String)],
+    ) -> anyhow::Result<Vec<(NodeId, String)>> {
+        let bereft = match made.first() {
+            Some((_, made)) => self.find_orphans(made)?,
+            None => Vec::new(),
+        };
+        if made.iter().any(|(_, made)| has_genres(made)) {
+            self.note_genres(catalogues)?;
+        }
+        let ended = jiff::Timestamp::now().to_string();
+        let news = News {
+            load: self.progress.load,
+            began: &self.began,
+            ended: &ended,
+            files: &self.progress.files,
+            catalogues,
+            genres: new_genres,
+            bereft: &bereft,
+        };
+        let scripts: Vec<(NodeId, String)> = made
+            .iter()
+            .map(|(node, made)| (*node, script(made, &news)))
+            .collect();
+        self.check_interrupt()?;
+        for (node, script) in &scripts {
+            stage::write_down(&self.masters, *node, self.progress.load, script)?;
+        }
+        Ok(scripts)
+    }
+
+    /// Notes the genres of the new titles, since somebody may delete one of them until the tables are exchanged.
+    fn note_genres(&self, catalogues: &Catalogues) -> anyhow::Result<()> {
+        let (codes, numbers): (Vec<String>, Vec<i32>) = catalogues
+            .genres
+            .iter()
+            .map(|(code, number)| (String::from_utf8_lossy(code).into_owned(), *number))
+            .unzip();
+        let began = self.began.clone();
+        let sql = include_str!("../../../sql/load_genres_used.sql");
+        let doing = "note the genres of the titles";
+        self.masters.run_long_on_all(doing, move |session| {
+            session.client().execute(sql, &[&numbers, &codes, &began])
+        })?;
+        Ok(())
+    }
+}
+
+fn has_genres(made: &Definitions) -> bool {
+    made.tables.iter().any(|table| table.name == OF_GENRES)
+}
+
+/// The statements of the exchange on one master, of which the first two take all locks. Pure.
 pub fn script(made: &Definitions, news: &News<'_>) -> String {
     let mut sql: Vec<String> = Vec::new();
-    let mut locked: BTreeSet<String> = made
-        .tables
-        .iter()
-        .map(|table| format!("public.{}", table.name))
-        .collect();
-    for key in &made.foreign_keys {
-        locked.insert(format!("\"{}\".\"{}\"", key.schema, key.child));
-    }
-    let locked: Vec<String> = locked.into_iter().collect();
-    sql.push(format!(
-        "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
-        locked.join(", ")
-    ));
+    sql.extend(locks(made));
     sql.extend(made.foreign_keys.iter().map(|key| key.without.clone()));
     let names = made
         .tables
@@ -57,11 +104,14 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
         ));
     }
     sql.extend(new_values(news));
+    if has_genres(made) {
+        sql.push(include_str!("../../../sql/load_genres_again.sql").to_string());
+    }
     sql.push(format!(
         "DELETE FROM public.rechazos WHERE archivo = ANY (ARRAY[{}])",
         quoted(news.files.iter().map(|file| file.layout.name))
     ));
-    sql.extend(orphans(made, news));
+    sql.extend(news.bereft.iter().map(Child::without_orphans));
     sql.extend(made.foreign_keys.iter().map(|key| key.with.clone()));
     sql.extend(made.tables.iter().flat_map(|table| table.grants.clone()));
     sql.push("INSERT INTO public.rechazos SELECT * FROM imdb_carga.rechazos".to_string());
@@ -80,6 +130,28 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
     }
     sql.push("DROP SCHEMA imdb_carga CASCADE".to_string());
     sql.join(";\n")
+}
+
+/// The locks: on the films' tables, and on the catalogues that they refer to, since a foreign key is dropped and made on both of its sides.
+fn locks(made: &Definitions) -> [String; 2] {
+    let named = |schema: &str, table: &str| format!("\"{schema}\".\"{table}\"");
+    let names = made.tables.iter().map(|table| named("public", &table.name));
+    let (mut films, mut others): (BTreeSet<String>, BTreeSet<String>) =
+        (names.collect(), BTreeSet::new());
+    for key in &made.foreign_keys {
+        films.insert(named(&key.schema, &key.child));
+        match filler_of(&key.parent) {
+            Some(_) => films.insert(named(&key.parent_schema, &key.parent)),
+            None => others.insert(named(&key.parent_schema, &key.parent)),
+        };
+    }
+    [films, others].map(|tables| match tables.is_empty() {
+        true => "LOCK TABLE public.cargas IN ROW EXCLUSIVE MODE".to_string(),
+        false => {
+            let tables: Vec<String> = tables.into_iter().collect();
+            format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", tables.join(", "))
+        }
+    })
 }
 
 fn quoted<'a>(texts: impl Iterator<Item = &'a str>) -> String {
@@ -117,109 +189,4 @@ fn new_values(news: &News<'_>) -> Vec<String> {
         ]
     });
     of_catalogues.chain(of_genres).collect()
-}
-
-/// Rows of tables that stay, and whose title or person is not there any more: they become rejects. Tables that are none of a file's are
-/// somebody else's, and are left alone.
-fn orphans(made: &Definitions, news: &News<'_>) -> Vec<String> {
-    let load = news.load;
-    // Titles that only got other ratings are all there.
-    let is_filled = |table: &str| {
-        let mut files = news.files.iter();
-        filler_of(table).is_some_and(|filler| files.any(|file| file.layout.file == filler.file))
-    };
-    let ours = made
-        .foreign_keys
-        .iter()
-        .filter(|key| key.parent_exchanged && !key.child_exchanged && is_filled(&key.parent));
-    ours.filter_map(|key| {
-        let file = filler_of(&key.child).filter(|_| key.schema == "public")?;
-        let (child, parent) = key.columns.as_ref()?;
-        Some(format!(
-            "WITH gone AS (DELETE FROM public.{0} AS c \
-             WHERE NOT EXISTS (SELECT FROM public.{1} AS p WHERE p.{2} = c.{3}) RETURNING c.*) \
-             INSERT INTO public.rechazos \
-             SELECT {load}, {4}, 0, pg_catalog.row_number() OVER (ORDER BY pg_catalog.to_jsonb(gone)::text) \
-                 + (SELECT coalesce(max(num), 0) FROM public.rechazos WHERE id_carga = {load} AND archivo = {4} AND linea = 0), \
-                 {5}, {6}, gone.{3}::text, pg_catalog.to_jsonb(gone)::text FROM gone",
-            key.child,
-            key.parent,
-            parent,
-            child,
-            literal(file.name),
-            literal(child),
-            literal(super::cells::Reason::Dangling.in_database())
-        ))
-    })
-    .collect()
-}
-
-/// Writes the statements down on a master; from then on the exchange can be finished by whoever comes.
-///
-/// # Errors
-/// When it cannot be asked.
-pub fn write_down(masters: &Masters, node: NodeId, load: i64, script: &str) -> anyhow::Result<()> {
-    let script = script.to_string();
-    masters.run(
-        node,
-        "write down how to exchange the tables",
-        move |session| {
-            let sql = "INSERT INTO imdb_carga.estado VALUES ($1, $2)";
-            session.client().execute(sql, &[&load, &script]).map(drop)
-        },
-    )
-}
-
-/// Exchanges the tables of one master, as soon as nobody is in the way.
-///
-/// # Errors
-/// What was in the way for all of [`limits::LOAD_SWAP`].
-pub fn exchange(
-    masters: &Masters,
-    node: NodeId,
-    load: i64,
-    script: &str,
-    origin: &str,
-) -> anyhow::Result<()> {
-    let doing = || format!("exchange the tables of {node}");
-    let deadline = Instant::now() + limits::LOAD_SWAP;
-    loop {
-        let (sql, origin) = (script.to_string(), origin.to_string());
-        let call = masters.begin(node, move |session| {
-            let client = session.client();
-            // It may have happened at a try whose answer was lost.
-            let done = client.query("SELECT FROM public.cargas WHERE id_carga = $1", &[&load])?;
-            if !done.is_empty() {
-                return Ok(());
-            }
-            unsent(client, &origin, |client| {
-                let mut transaction = client.transaction()?;
-                // Whoever reads must not wait long behind this, and a vacuum that is in the way is sent away.
-                transaction.batch_execute(&format!(
-                    "SET LOCAL lock_timeout = {}; SET LOCAL deadlock_timeout = {}",
-                    limits::LOAD_SWAP_LOCK_MS,
-                    limits::LOAD_SWAP_LOCK_MS / 4
-                ))?;
-                transaction.batch_execute(&sql)?;
-                transaction.commit()
-            })
-        });
-        let error = match call.and_then(|call| masters.wait(node, call)) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        // Somebody is in the way; or the origin still belongs to a session whose end the server has not noticed.
-        let passing = [SqlState::LOCK_NOT_AVAILABLE, SqlState::OBJECT_IN_USE];
-        let passes = match &error {
-            CallError::Verdict(error) => error.code().is_some_and(|code| passing.contains(code)),
-            _ => {
-                masters.renew(node);
-                true
-            }
-        };
-        if !passes || Instant::now() >= deadline {
-            return Err(error).with_context(doing);
-        }
-        std::thread::sleep(limits::LOAD_SWAP_PAUSE);
-    }
 }
