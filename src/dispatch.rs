@@ -111,7 +111,7 @@ impl Dispatch {
             number += 1;
             let work = Arc::clone(&work);
             // The guard goes along, so that a handover also waits for a call that was given up on.
-            let result = self.attempt(node, deadline, move |session| {
+            let result = self.attempt(kind, node, deadline, move |session| {
                 let _guard = guard;
                 work(session, attempt)
             });
@@ -147,11 +147,16 @@ impl Dispatch {
     /// One try on one master. It ends early when the route moves away from that master.
     fn attempt<T: Send + 'static>(
         &self,
+        kind: Kind,
         node: NodeId,
         deadline: Instant,
         work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
     ) -> Result<T, CallError> {
-        let call: Call<T> = self.sessions[node.index()].submit(work)?;
+        let sessions = &self.sessions[node.index()];
+        let call: Call<T> = match kind {
+            Kind::Read => sessions.submit_read(work)?,
+            Kind::Write => sessions.submit(work)?,
+        };
         loop {
             let (view, changed) = self.board.look();
             if !view.serving || view.active != node {

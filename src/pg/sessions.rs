@@ -3,12 +3,15 @@
 //! threads that take calls from a bounded queue and work on connections of its pool, and the caller
 //! waits for the reply as long as it likes. A caller that gives up learns whether its call had begun.
 //! A session thread that hangs on a frozen master comes free when the master thaws or dies.
+//!
+//! Reads have a queue of their own where requests are served: a few sessions serve them alone, so that they go on when commits
+//! stall, and only so many serve them at all, since more than a master has processors for take each other's time.
 
 use super::pool::{self, Session, SessionManager};
 use super::settings::Settings;
 use crate::cluster::NodeId;
 use crate::limits;
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use postgres::error::SqlState;
 use r2d2::{Pool, PooledConnection};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,7 +49,15 @@ impl std::error::Error for CallError {}
 pub struct Sessions {
     node: NodeId,
     jobs: Sender<Job>,
+    /// The same one where reads are nothing special.
+    reads: Sender<Job>,
     life: Arc<AtomicU64>,
+}
+
+/// What a session thread takes its calls from.
+struct Queues {
+    jobs: Receiver<Job>,
+    reads: Receiver<Job>,
 }
 
 /// A call under way.
@@ -69,12 +80,29 @@ const BEGUN: u8 = 1;
 const ABANDONED: u8 = 2;
 
 impl Sessions {
-    /// Starts `size` session threads over a pool of as many connections; connects to nothing yet.
+    /// Starts `size` session threads for requests over a pool of as many connections; connects to nothing yet.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(node: NodeId, settings: Settings, size: u32) -> std::io::Result<Sessions> {
-        Sessions::start_with(node, settings, size, limits::POOL_WAIT)
+        let (reads, queue) = crossbeam_channel::bounded(limits::CALL_QUEUE);
+        let readers = (size / limits::SESSIONS_PER_READER).max(1);
+        let only_readers = readers / 2;
+        let mut sessions =
+            Sessions::start_with(node, settings, size, limits::POOL_WAIT, |index, jobs| {
+                Queues {
+                    jobs: match index < only_readers {
+                        true => crossbeam_channel::never(),
+                        false => jobs.clone(),
+                    },
+                    reads: match index < readers {
+                        true => queue.clone(),
+                        false => crossbeam_channel::never(),
+                    },
+                }
+            })?;
+        sessions.reads = reads;
+        Ok(sessions)
     }
 
     /// One session thread, for work that may wait longer for its connection than a request may.
@@ -94,7 +122,12 @@ impl Sessions {
         settings: Settings,
         size: u32,
     ) -> std::io::Result<Sessions> {
-        Sessions::start_with(node, settings, size, limits::SETUP_CONNECT)
+        Sessions::start_with(node, settings, size, limits::SETUP_CONNECT, |_, jobs| {
+            Queues {
+                jobs: jobs.clone(),
+                reads: crossbeam_channel::never(),
+            }
+        })
     }
 
     fn start_with(
@@ -102,17 +135,24 @@ impl Sessions {
         settings: Settings,
         size: u32,
         wait: Duration,
+        queues_of: impl Fn(u32, &Receiver<Job>) -> Queues,
     ) -> std::io::Result<Sessions> {
         let life = Arc::new(AtomicU64::new(0));
         let pool = pool::build(node, settings, size, wait, Arc::clone(&life))?;
         let (jobs, queue) = crossbeam_channel::bounded::<Job>(limits::CALL_QUEUE);
         for index in 0..size {
-            let (pool, queue, life) = (pool.clone(), queue.clone(), Arc::clone(&life));
+            let (pool, life) = (pool.clone(), Arc::clone(&life));
+            let queues = queues_of(index, &queue);
             std::thread::Builder::new()
                 .name(format!("pg-{node}-{index}"))
-                .spawn(move || serve(node, &pool, &queue, &life))?;
+                .spawn(move || serve(node, &pool, &queues, &life))?;
         }
-        Ok(Sessions { node, jobs, life })
+        Ok(Sessions {
+            node,
+            reads: jobs.clone(),
+            jobs,
+            life,
+        })
     }
 
     /// Hands in a call; never waits.
@@ -123,9 +163,28 @@ impl Sessions {
         &self,
         work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
     ) -> Result<Call<T>, CallError> {
+        self.submit_to(&self.jobs, work)
+    }
+
+    /// Hands in a call that changes nothing; never waits.
+    ///
+    /// # Errors
+    /// [`CallError::Busy`] when [`limits::CALL_QUEUE`] of them are waiting already.
+    pub fn submit_read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> Result<Call<T>, CallError> {
+        self.submit_to(&self.reads, work)
+    }
+
+    fn submit_to<T: Send + 'static>(
+        &self,
+        queue: &Sender<Job>,
+        work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> Result<Call<T>, CallError> {
         let (reply_to, reply) = crossbeam_channel::bounded(1);
         // Nobody listens any more when the caller has given up.
-        let progress = self.hand_in(work, move |result| drop(reply_to.send(result)))?;
+        let progress = self.hand_in(queue, work, move |result| drop(reply_to.send(result)))?;
         Ok(Call { progress, reply })
     }
 
@@ -138,11 +197,12 @@ impl Sessions {
         work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
         then: impl FnOnce(Result<T, CallError>) + Send + 'static,
     ) -> Result<(), CallError> {
-        self.hand_in(work, then).map(drop)
+        self.hand_in(&self.jobs, work, then).map(drop)
     }
 
     fn hand_in<T: Send + 'static>(
         &self,
+        queue: &Sender<Job>,
         work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
         then: impl FnOnce(Result<T, CallError>) + Send + 'static,
     ) -> Result<Arc<AtomicU8>, CallError> {
@@ -154,7 +214,7 @@ impl Sessions {
                 Err(cause) => Err(CallError::NotStarted(cause)),
             });
         });
-        match self.jobs.try_send(Job {
+        match queue.try_send(Job {
             progress: Arc::clone(&progress),
             run,
         }) {
@@ -246,8 +306,15 @@ fn classify(error: postgres::Error, session: &mut Session, life: &AtomicU64) -> 
 }
 
 /// Life of a session thread: one call after the other, until the last handle is dropped.
-fn serve(node: NodeId, pool: &Pool<SessionManager>, queue: &Receiver<Job>, life: &AtomicU64) {
-    for job in queue {
+fn serve(node: NodeId, pool: &Pool<SessionManager>, queues: &Queues, life: &AtomicU64) {
+    loop {
+        let job = select! {
+            recv(queues.reads) -> job => job,
+            recv(queues.jobs) -> job => job,
+        };
+        let Ok(job) = job else {
+            return;
+        };
         if job.progress.load(Ordering::SeqCst) == ABANDONED {
             continue;
         }
