@@ -45,7 +45,7 @@ pub const VARIABLES: &[Variable] = &[
     open("USE_SEQUENCE", "auto", "ids from the sequence: auto (if the table has one), true, false (MAX+1 under a lock)"),
     open("DURABILITY", "zero-loss", "zero-loss: a write is acknowledged when both masters have it, for as long as both take part; async: when one has it"),
     open("HTTP_WORKERS", "24", "threads that serve reads and switches, 2 to 512"),
-    open("POOL_SIZE", "8", "connections to each master, 1 to 128; half of them serve reads, which is best twice as many as it has processors"),
+    open("POOL_SIZE", "8", "connections to each master, 1 to 128; half of them serve reads, at best twice as many as the master has processors"),
     open("PROBE_INTERVAL_MS", "200", "time between two questions to a master, 20 to 10000"),
     open("SILENCE_DEADLINE_MS", "1000", "a master silent for longer is down, 200 to 60000"),
     open("REQUEST_DEADLINE_MS", "8000", "a request is answered within this time, 3000 to 60000"),
