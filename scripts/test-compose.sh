@@ -270,7 +270,13 @@ lost_volume() {
   docker compose up --detach --wait --wait-timeout 300
   expect '"active_node":"master1".*"degraded"' answer "$API/health"
   # Writes go on while it is rebuilt, and are there in the end.
-  (while [ ! -e "$work/rebuilt" ]; do post /generos '{"genero": "Meanwhile"}'; echo; sleep 0.05; done) >"$work/meanwhile" &
+  # If the rebuilding fails, nobody says that it has ended.
+  (for _ in $(seq 1200); do
+    [ ! -e "$work/rebuilt" ] || break
+    post /generos '{"genero": "Meanwhile"}'
+    echo
+    sleep 0.05
+  done) >"$work/meanwhile" &
   imdb_ha rejoin master2 --yes
   touch "$work/rebuilt"
   wait
