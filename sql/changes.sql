@@ -13,6 +13,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     base timestamptz := OLD.cambiado_en;
 BEGIN
+    -- Somebody has it fire for what arrives as well (imdb_ha.disparadores_mal): that has its stamp already. So for the others.
+    IF pg_catalog.current_setting('session_replication_role') = 'replica' THEN
+        RETURN NEW;
+    END IF;
     IF NEW.cambiado_en IS NOT DISTINCT FROM OLD.cambiado_en THEN
         NEW.cambiado_en := pg_catalog.clock_timestamp();
     END IF;
@@ -38,6 +42,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     hora timestamptz := nullif(pg_catalog.current_setting('imdb_ha.hora', true), '')::timestamptz;
 BEGIN
+    IF pg_catalog.current_setting('session_replication_role') = 'replica' THEN
+        RETURN OLD;
+    END IF;
     INSERT INTO imdb_ha.borrados (id_genero, cuando, nodo, fila)
     VALUES (
         OLD.id_genero,
@@ -56,6 +63,9 @@ $$;
 CREATE OR REPLACE FUNCTION imdb_ha.adelantar() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
+    IF pg_catalog.current_setting('session_replication_role') = 'replica' THEN
+        RETURN NULL;
+    END IF;
     IF EXISTS (
         SELECT FROM nuevas AS n
         JOIN imdb_ha.borrados AS b ON b.id_genero = n.id_genero
@@ -81,6 +91,9 @@ $$;
 CREATE OR REPLACE FUNCTION imdb_ha.no_truncar() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF pg_catalog.current_setting('session_replication_role') = 'replica' THEN
+        RETURN NULL;
+    END IF;
     RAISE EXCEPTION 'TRUNCATE de % no se admite, porque el otro maestro no podría conciliarlo', TG_RELID::regclass
         USING ERRCODE = 'feature_not_supported', HINT = 'Use DELETE FROM.';
 END
@@ -94,21 +107,18 @@ DECLARE
     disparador record;
 BEGIN
     FOR disparador IN
-        SELECT * FROM (VALUES
-            ('generos_sellar', 'BEFORE UPDATE', 'FOR EACH ROW', 'sellar'),
-            ('generos_enterrar', 'BEFORE DELETE', 'FOR EACH ROW', 'enterrar'),
-            ('generos_nuevas', 'AFTER INSERT', 'REFERENCING NEW TABLE AS nuevas FOR EACH STATEMENT', 'adelantar'),
-            ('generos_movidas', 'AFTER UPDATE', 'REFERENCING NEW TABLE AS nuevas FOR EACH STATEMENT', 'adelantar'),
-            ('generos_no_truncar', 'BEFORE TRUNCATE', 'FOR EACH STATEMENT', 'no_truncar')
-        ) AS d (nombre, cuando, forma, funcion)
+        SELECT d.*, m.esta FROM imdb_ha.disparadores() AS d
+        JOIN imdb_ha.disparadores_mal() AS m USING (tabla, nombre)
+        WHERE d.modo = 'O'
     LOOP
-        CONTINUE WHEN EXISTS (
-            SELECT FROM pg_catalog.pg_trigger
-            WHERE tgrelid = 'public.generos'::regclass AND tgname = disparador.nombre
-        );
-        EXECUTE pg_catalog.format(
-            'CREATE TRIGGER %I %s ON public.generos %s EXECUTE FUNCTION imdb_ha.%I()',
-            disparador.nombre, disparador.cuando, disparador.forma, disparador.funcion);
+        IF disparador.esta IS NULL THEN
+            EXECUTE pg_catalog.format(
+                'CREATE TRIGGER %I %s ON %s %s EXECUTE FUNCTION imdb_ha.%I()',
+                disparador.nombre, disparador.cuando, disparador.tabla, disparador.forma, disparador.funcion);
+        ELSE
+            EXECUTE pg_catalog.format(
+                'ALTER TABLE %s ENABLE TRIGGER %I', disparador.tabla, disparador.nombre);
+        END IF;
     END LOOP;
 END
 $$;

@@ -164,3 +164,32 @@ END
 $$;
 REVOKE ALL ON FUNCTION imdb_ha.olvidar_borrados(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION imdb_ha.olvidar_borrados(integer) TO pg_monitor;
+
+-- The triggers of this program, and how each must be enabled: O for what a master adds to the changes of its own sessions, R for what it
+-- does with those that arrive (sql/changes.sql and sql/conflicts.sql make them).
+CREATE OR REPLACE FUNCTION imdb_ha.disparadores()
+RETURNS TABLE (tabla text, nombre text, cuando text, forma text, funcion text, modo text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    VALUES
+        ('public.generos', 'generos_conciliar', 'BEFORE INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'conciliar_generos', 'R'),
+        ('imdb_ha.cambios', 'cambios_conciliar', 'BEFORE INSERT', 'FOR EACH ROW', 'conciliar_generos', 'R'),
+        ('imdb_ha.borrados', 'borrados_conciliar', 'BEFORE INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'conciliar_borrados', 'R'),
+        ('public.generos', 'generos_sellar', 'BEFORE UPDATE', 'FOR EACH ROW', 'sellar', 'O'),
+        ('public.generos', 'generos_enterrar', 'BEFORE DELETE', 'FOR EACH ROW', 'enterrar', 'O'),
+        ('public.generos', 'generos_nuevas', 'AFTER INSERT', 'REFERENCING NEW TABLE AS nuevas FOR EACH STATEMENT', 'adelantar', 'O'),
+        ('public.generos', 'generos_movidas', 'AFTER UPDATE', 'REFERENCING NEW TABLE AS nuevas FOR EACH STATEMENT', 'adelantar', 'O'),
+        ('public.generos', 'generos_no_truncar', 'BEFORE TRUNCATE', 'FOR EACH STATEMENT', 'no_truncar', 'O');
+END;
+
+-- Those of them that are missing (esta is null) or not enabled as they must be (debe). ALTER TABLE ... DISABLE TRIGGER ALL and ENABLE TRIGGER ALL,
+-- as a restore of data alone runs them, make ordinary triggers of the replica ones. Then nothing settles what arrives.
+CREATE OR REPLACE FUNCTION imdb_ha.disparadores_mal()
+RETURNS TABLE (tabla text, nombre text, esta text, debe text)
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT d.tabla, d.nombre, t.tgenabled::text, d.modo
+    FROM imdb_ha.disparadores() AS d
+    LEFT JOIN pg_catalog.pg_trigger AS t
+        ON t.tgrelid = pg_catalog.to_regclass(d.tabla) AND t.tgname = d.nombre
+    WHERE t.tgenabled::text IS DISTINCT FROM d.modo
+$$;

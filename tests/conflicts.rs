@@ -726,3 +726,57 @@ fn a_slot_that_is_gone_is_an_alarm_that_says_what_to_run() {
     assert_eq!(setup.status.code(), Some(1), "{said}");
     assert!(said.contains("imdb-ha rejoin master2"), "{said}");
 }
+
+/// What a restore of data alone does to the triggers: those for the changes that arrive fire for everybody's,
+/// and not for those that arrive.
+#[test]
+fn triggers_in_the_wrong_mode_are_told_do_no_harm_and_are_mended_by_the_set_up() {
+    let cluster = Cluster::start();
+    let mut pair = Pair::new(&cluster);
+    let wrong = "SELECT tabla || ' ' || nombre || ' ' || coalesce(esta, '-') || debe \
+        FROM imdb_ha.disparadores_mal() ORDER BY 1";
+    assert!(texts(&mut pair.masters[0], wrong).is_empty());
+    for table in ["public.generos", "imdb_ha.cambios", "imdb_ha.borrados"] {
+        for verb in ["DISABLE", "ENABLE"] {
+            pair.run(0, &format!("ALTER TABLE {table} {verb} TRIGGER ALL"));
+        }
+    }
+    let told = [
+        "imdb_ha.borrados borrados_conciliar OR",
+        "imdb_ha.cambios cambios_conciliar OR",
+        "public.generos generos_conciliar OR",
+    ];
+    assert_eq!(texts(&mut pair.masters[0], wrong), told);
+    pair.run(
+        0,
+        "ALTER TABLE public.generos DISABLE TRIGGER generos_sellar, ENABLE ALWAYS TRIGGER generos_enterrar; \
+         DROP TRIGGER generos_no_truncar ON public.generos",
+    );
+    assert_eq!(texts(&mut pair.masters[0], wrong).len(), 6);
+    pair.run(
+        0,
+        "ALTER TABLE public.generos ENABLE TRIGGER generos_sellar, ENABLE TRIGGER generos_enterrar",
+    );
+
+    let rows =
+        "SELECT id_genero::text FROM public.generos WHERE genero = 'uno solo' ORDER BY id_genero";
+    let posted = cluster.add("uno solo");
+    assert_eq!(posted.status, 201, "{posted:?}");
+    let id = posted.id();
+    assert_eq!(texts(&mut pair.masters[0], rows), [id.to_string()]);
+    let put = cluster.ask(
+        "PUT",
+        &format!("/generos/{id}"),
+        Some(r#"{"genero": "otro"}"#),
+        &[("Content-Type", "application/json")],
+    );
+    assert_eq!(put.status, 200, "{put:?}");
+    let deleted = cluster.ask("DELETE", &format!("/generos/{id}"), None, &[]);
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+
+    let setup = cluster.run(&["replication", "setup"]);
+    assert!(setup.status.success(), "{setup:?}");
+    assert!(texts(&mut pair.masters[0], wrong).is_empty());
+    pair.settle();
+    pair.equal("written with triggers in the wrong mode");
+}
