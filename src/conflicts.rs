@@ -61,8 +61,18 @@ impl Cursor {
 }
 
 impl Conflicts {
-    pub fn new(sessions: [Sessions; 2]) -> Conflicts {
-        Conflicts { sessions }
+    /// With `size` sessions of its own on each master: a log that somebody has locked must not hold up the sessions of others.
+    ///
+    /// # Errors
+    /// When the sessions cannot be started.
+    pub fn start(config: &Config, size: u32) -> anyhow::Result<Conflicts> {
+        let open = |node: NodeId| -> anyhow::Result<Sessions> {
+            let settings =
+                pg::connection_settings(config.master(node), limits::CONFLICTS_PATIENCE)?;
+            Ok(Sessions::start(node, settings, size)?)
+        };
+        let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];
+        Ok(Conflicts { sessions })
     }
 
     /// Up to `limit` conflicts after `cursor`. A master for which `skip` has a reason is not asked; the
@@ -177,11 +187,7 @@ fn merge(lists: [Vec<Entry>; 2], cursor: Cursor, limit: usize) -> (Vec<Value>, O
 /// # Errors
 /// When the sessions cannot be started.
 pub fn report(config: &Config, limit: usize, json: bool) -> anyhow::Result<ExitCode> {
-    let open = |node: NodeId| -> anyhow::Result<Sessions> {
-        let settings = pg::connection_settings(config.master(node), limits::CONFLICTS_PATIENCE)?;
-        Ok(Sessions::start(node, settings, 1)?)
-    };
-    let conflicts = Conflicts::new([open(NodeId::Master1)?, open(NodeId::Master2)?]);
+    let conflicts = Conflicts::start(config, 1)?;
     let page = conflicts.page(
         [None, None],
         Cursor::default(),

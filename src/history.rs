@@ -5,10 +5,8 @@
 use crate::cluster::Change;
 use crate::config::SecretUrl;
 use crate::limits;
-use crate::quiet::Quiet;
-use crate::redis_link;
+use crate::redis_link::{self, RedisHealth, RedisWatch};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,11 +15,17 @@ use std::time::Duration;
 /// The Redis list that holds the history.
 pub const KEY: &str = "imdb-ha:history";
 
+/// Written at each look, so that Redis is judged by a write also when there is nothing to write.
+const MARK: &str = "imdb-ha:written";
+
 /// A handle on the history.
 #[derive(Clone)]
 pub struct History {
     url: SecretUrl,
     shared: Arc<Mutex<Shared>>,
+    /// For whoever reads; one at a time, so that a Redis that has stopped answering is found out once.
+    reader: Arc<Mutex<Option<redis::Connection>>>,
+    watch: RedisWatch,
     wake: Sender<()>,
 }
 
@@ -32,44 +36,30 @@ struct Shared {
     unwritten: VecDeque<Value>,
     /// How often each kind of change happened since the start.
     counts: BTreeMap<&'static str, u64>,
-    redis: RedisHealth,
-}
-
-/// Whether Redis can be reached, for `/status`.
-#[derive(Clone, Debug, Serialize)]
-pub struct RedisHealth {
-    pub url: String,
-    /// `up`, `down`, or `unknown` before the first try.
-    pub state: &'static str,
-    pub error: Option<String>,
 }
 
 /// Starts the thread that writes to Redis and keeps an eye on it.
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn start(url: &SecretUrl) -> std::io::Result<History> {
-    let redis = RedisHealth {
-        url: format!("{url:?}"),
-        state: "unknown",
-        error: None,
-    };
+pub fn start(url: &SecretUrl, watch: &RedisWatch) -> std::io::Result<History> {
     let shared = Shared {
         entries: VecDeque::new(),
         unwritten: VecDeque::new(),
         counts: BTreeMap::new(),
-        redis,
     };
     let (wake, woken) = crossbeam_channel::bounded(1);
     let history = History {
         url: url.clone(),
         shared: Arc::new(Mutex::new(shared)),
+        reader: Arc::default(),
+        watch: watch.clone(),
         wake,
     };
     let writer = Writer {
         url: url.clone(),
         connection: None,
-        quiet: Quiet::default(),
+        watch: watch.clone(),
     };
     let of_thread = Arc::clone(&history.shared);
     std::thread::Builder::new()
@@ -112,29 +102,62 @@ impl History {
             .collect()
     }
 
-    /// The newest entries of the list that all processes share, newest first, earlier runs included; or
-    /// those of this process, and why, when Redis cannot be asked. Takes a few times
-    /// [`limits::REDIS_TIMEOUT`] at the most.
-    pub fn shared_by_all(&self, count: usize) -> (Vec<Value>, Option<String>) {
-        let read = || -> redis::RedisResult<Vec<String>> {
-            let mut connection = redis_link::connect(&self.url)?;
-            let last = count.max(1) - 1;
-            let mut command = redis::cmd("LRANGE");
-            command.arg(KEY).arg(0).arg(last).query(&mut connection)
-        };
-        match read() {
+    /// The newest entries of the list that all processes share, newest first, earlier runs included, with those on top that Redis
+    /// does not have yet; or those of this process when Redis cannot be asked. In both cases with the reason why it is not all from
+    /// Redis. Takes a few times [`limits::REDIS_TIMEOUT`] at the most, and no time while Redis is known not to answer.
+    pub fn shared_by_all(&self, count: usize) -> (Vec<Value>, &'static str, Option<String>) {
+        let waiting: Vec<Value> = lock(&self.shared).unwritten.iter().cloned().collect();
+        match self.read(count) {
             Ok(lines) => {
                 let entry = |line: &String| serde_json::from_str(line).unwrap_or(json!(line));
-                (lines.iter().map(entry).collect(), None)
+                let written: Vec<Value> = lines.iter().map(entry).collect();
+                let mut entries: Vec<Value> = waiting
+                    .into_iter()
+                    .filter(|entry| !written.contains(entry))
+                    .collect();
+                let why = (!entries.is_empty()).then(|| {
+                    let cause = self.watch.health().error.unwrap_or_default();
+                    let count = entries.len();
+                    format!("the newest {count} are not in redis yet, and wait in memory: {cause}")
+                });
+                entries.extend(written);
+                entries.truncate(count);
+                (entries, "redis", why)
             }
-            Err(error) => {
-                let why = format!(
-                    "read the history from redis: {}",
-                    crate::pg::explain_any(&error)
-                );
-                (self.newest(count), Some(why))
-            }
+            Err(why) => (self.newest(count), "memory", Some(why)),
         }
+    }
+
+    /// Reads the list. Whoever comes while another waits for Redis waits for that one and goes by what it found.
+    fn read(&self, count: usize) -> Result<Vec<String>, String> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |why: String| format!("read the history from redis: {why}");
+        if let Some(why) = self.watch.silent() {
+            *reader = None;
+            return Err(failed(why));
+        }
+        let last = count.max(1) - 1;
+        let mut ask = || -> redis::RedisResult<Vec<String>> {
+            let connection = match reader.take() {
+                Some(connection) => reader.insert(connection),
+                None => reader.insert(redis_link::connect(&self.url)?),
+            };
+            let mut command = redis::cmd("LRANGE");
+            command.arg(KEY).arg(0).arg(last).query(connection)
+        };
+        // Redis ends a connection that was idle, or whose server was started anew: that proves nothing.
+        let answer = ask().or_else(|error| match error.is_timeout() {
+            true => Err(error),
+            false => ask(),
+        });
+        answer.map_err(|error| {
+            // A connection that missed an answer must not be used for the next question.
+            *reader = None;
+            let why = failed(crate::pg::explain_any(&error));
+            self.watch.tell(redis_link::Writer::History, &Err(error));
+            let _ = self.wake.try_send(());
+            why
+        })
     }
 
     /// How often each kind of change happened since the start of this process.
@@ -142,16 +165,21 @@ impl History {
         lock(&self.shared).counts.clone()
     }
 
-    /// Whether Redis can be reached.
+    /// How Redis is.
     pub fn redis(&self) -> RedisHealth {
-        lock(&self.shared).redis.clone()
+        self.watch.health()
+    }
+
+    /// What a person has to do about Redis.
+    pub fn alarms(&self) -> Vec<String> {
+        self.watch.alarms()
     }
 }
 
 struct Writer {
     url: SecretUrl,
     connection: Option<redis::Connection>,
-    quiet: Quiet,
+    watch: RedisWatch,
 }
 
 impl Writer {
@@ -162,12 +190,7 @@ impl Writer {
                 // A connection that missed an answer must not be used for the next question.
                 self.connection = None;
             }
-            self.tell(
-                shared,
-                outcome
-                    .map_err(|error| crate::pg::explain_any(&error))
-                    .err(),
-            );
+            self.watch.tell(redis_link::Writer::History, &outcome);
             match woken.recv_timeout(limits::REDIS_INTERVAL) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -179,8 +202,8 @@ impl Writer {
         }
     }
 
-    /// Writes what Redis does not have yet, oldest first; with nothing to write, asks it for a sign
-    /// of life.
+    /// Writes what Redis does not have yet, oldest first, and before that a mark: a Redis that is read-only or full answers
+    /// all the same, and inside a transaction its reason would be lost. Cutting the list to its length shows that it is one.
     fn write(&mut self, shared: &Mutex<Shared>) -> redis::RedisResult<()> {
         let waiting: Vec<String> = {
             let shared = lock(shared);
@@ -192,8 +215,13 @@ impl Writer {
                 .collect()
         };
         let connection = self.connection()?;
+        let now = jiff::Timestamp::now().as_second();
+        redis::cmd("SET").arg(MARK).arg(now).exec(connection)?;
+        let last = limits::HISTORY_MAX - 1;
+        let mut cut = redis::cmd("LTRIM");
+        cut.arg(KEY).arg(0).arg(last).exec(connection)?;
         if waiting.is_empty() {
-            return redis::cmd("PING").query(connection);
+            return Ok(());
         }
         redis::pipe()
             .atomic()
@@ -220,24 +248,6 @@ impl Writer {
             None => redis_link::connect(&self.url)?,
         };
         Ok(self.connection.insert(connection))
-    }
-
-    /// Publishes how Redis is, and logs it when it changes or has been the same for long.
-    fn tell(&self, shared: &Mutex<Shared>, error: Option<String>) {
-        let state = if error.is_some() { "down" } else { "up" };
-        {
-            let mut shared = lock(shared);
-            shared.redis.state = state;
-            shared.redis.error.clone_from(&error);
-        }
-        let address = self.url.address();
-        match error {
-            None if self.quiet.clear() => log::info!("redis {address}: reachable again"),
-            Some(error) if self.quiet.admit(&error).is_some() => {
-                log::warn!("redis {address}: {error}; the history waits in memory meanwhile");
-            }
-            _ => {}
-        }
     }
 }
 

@@ -8,11 +8,10 @@ use crate::cluster::{Event, Leader, NodeId, Role};
 use crate::config::Config;
 use crate::limits;
 use crate::pg::explain_any;
-use crate::quiet::Quiet;
-use crate::redis_link;
+use crate::redis_link::{self, RedisWatch, Writer};
 use crate::supervisor::Supervisor;
 use crossbeam_channel::{Receiver, Sender, select};
-use redis::{Connection, RedisResult};
+use redis::{Connection, ErrorKind, RedisError, RedisResult};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,7 +63,7 @@ struct Claimant {
     orphaned: bool,
     /// Since when the lease is known to be free.
     vacant_since: Option<Instant>,
-    quiet: Quiet,
+    watch: RedisWatch,
 }
 
 /// The thread that claims the lease.
@@ -79,6 +78,7 @@ pub struct Lease {
 pub fn start(
     config: Arc<Config>,
     board: Arc<Board>,
+    watch: RedisWatch,
     supervisor: Supervisor,
 ) -> std::io::Result<Lease> {
     let now = jiff::Timestamp::now().as_millisecond();
@@ -91,7 +91,7 @@ pub fn start(
         leads: None,
         orphaned: false,
         vacant_since: None,
-        quiet: Quiet::default(),
+        watch,
     };
     crate::vital::spawn("lease".to_string(), move || {
         let stopped = claimant.claim_until(&asked, &supervisor);
@@ -179,10 +179,7 @@ impl Claimant {
                 // A connection that missed an answer must not be used for the next question.
                 self.connection = None;
                 (self.orphaned, self.vacant_since) = (true, None);
-                let error = explain_any(&error);
-                if self.quiet.admit(&error).is_some() {
-                    log::warn!("claim the lease in redis: {error}");
-                }
+                self.watch.tell(Writer::Lease, &Err(error));
                 // Without Redis there was never anybody else to follow.
                 match self.leads {
                     Some(false) => Role::Orphan,
@@ -198,9 +195,7 @@ impl Claimant {
     fn look(&mut self) -> RedisResult<Option<Record>> {
         let follows = self.leads == Some(false);
         let held = self.claim(!follows)?;
-        if self.quiet.clear() {
-            log::info!("the lease can be claimed again");
-        }
+        self.watch.tell(Writer::Lease, &Ok(()));
         if held.is_some() {
             return Ok(held);
         }
@@ -231,10 +226,10 @@ impl Claimant {
             .arg(i32::from(wanted))
             .query(connection)?;
         let Some(held) = held else { return Ok(None) };
-        Ok(serde_json::from_str(&held).map_err(|error| {
-            let text = format!("the lease holds what this program does not understand: {error}");
-            std::io::Error::other(text)
-        })?)
+        Ok(Some(serde_json::from_str(&held).map_err(|error| {
+            let what = "the lease holds what this program does not understand";
+            RedisError::from((ErrorKind::Parse, what, error.to_string()))
+        })?))
     }
 
     fn record(&self) -> Record {

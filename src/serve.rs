@@ -10,8 +10,10 @@ use crate::genres::Store;
 use crate::http::{self, App};
 use crate::imdb::jobs::Jobs;
 use crate::imdb::queries::Films;
+use crate::limits;
 use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
+use crate::redis_link::RedisWatch;
 use crate::standby::Standby;
 use crate::supervisor::{self, Hands, Supervisor};
 use crate::{comparer, history, lease, logging, probe};
@@ -67,9 +69,10 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
     let started = Instant::now();
     let cluster = Cluster::new(config.cluster_settings(), 0);
     let board = Arc::new(Board::new(cluster.view(), started));
-    let history = history::start(&config.redis_url).context("start the history")?;
+    let redis = RedisWatch::new(&config.redis_url);
+    let history = history::start(&config.redis_url, &redis).context("start the history")?;
     let (supervisor, inbox) = supervisor::channel();
-    let statement_timeout = Duration::from_millis(crate::limits::STATEMENT_TIMEOUT_MS);
+    let statement_timeout = Duration::from_millis(limits::STATEMENT_TIMEOUT_MS);
     let open = |node: NodeId| -> anyhow::Result<Sessions> {
         let settings = pg::connection_settings(config.master(node), statement_timeout)?;
         Sessions::start(node, pg::for_requests(settings), config.pool_size)
@@ -102,15 +105,22 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
     )
     .context("start the supervisor")?;
     start_probes(config, &board, &supervisor, [woken1, woken2])?;
-    let lease = lease::start(Arc::clone(config), Arc::clone(&board), supervisor.clone())
-        .context("start the lease")?;
+    let lease = lease::start(
+        Arc::clone(config),
+        Arc::clone(&board),
+        redis,
+        supervisor.clone(),
+    )
+    .context("start the lease")?;
     let dispatch = Arc::new(Dispatch::new(
         Arc::clone(&board),
         supervisor.clone(),
-        sessions.clone(),
+        sessions,
     ));
     let store =
         Store::start(Arc::clone(&dispatch), config.use_sequence).context("start the write lane")?;
+    let conflicts =
+        Conflicts::start(config, limits::CONFLICTS_SESSIONS).context("start the conflicts")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let backups = keeper::start(config, Arc::clone(&board)).context("start the backups")?;
     let loads = Jobs::new(Arc::clone(config));
@@ -120,7 +130,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         supervisor,
         store,
         films: Films::new(dispatch),
-        conflicts: Conflicts::new(sessions),
+        conflicts,
         history,
         config,
         backups,
@@ -138,7 +148,7 @@ fn start_probes(
     supervisor: &Supervisor,
     woken: [Receiver<()>; 2],
 ) -> anyhow::Result<()> {
-    let statement_timeout = Duration::from_millis(crate::limits::STATEMENT_TIMEOUT_MS);
+    let statement_timeout = Duration::from_millis(limits::STATEMENT_TIMEOUT_MS);
     for (node, woken) in NodeId::BOTH.into_iter().zip(woken) {
         let settings = pg::connection_settings(config.master(node), statement_timeout)?;
         let (board, supervisor) = (Arc::clone(board), supervisor.clone());

@@ -72,8 +72,7 @@ pub fn history(app: &App, req: &Req) -> Handled {
             .filter(|limit| (1..=most).contains(limit))
             .ok_or_else(|| Problem::new(msg::PARAMETER_INVALID, format!("limit (1..{most})")))?,
     };
-    let (entries, why) = app.history.shared_by_all(limit);
-    let source = if why.is_none() { "redis" } else { "memory" };
+    let (entries, source, why) = app.history.shared_by_all(limit);
     let mut body = json!({ "ok": true, "source": source, "data": entries });
     if let Some(why) = why {
         body["reason"] = json!(why);

@@ -102,6 +102,7 @@ pub fn health(app: &App, req: &Req) -> Handled {
             "state": view.node(view.active).state,
             "durability": view.durability.level,
             "durability_since": at(app.board.now_ms(), view.durability.since_ms),
+            "redis": app.history.redis().state,
         });
         return Ok(Reply::ok(200, body));
     }
@@ -178,6 +179,7 @@ pub(super) fn alarms(app: &App) -> Vec<String> {
     of_nodes
         .chain(app.comparer.alarm())
         .chain(of_backups)
+        .chain(app.history.alarms())
         .collect()
 }
 

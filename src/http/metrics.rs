@@ -67,7 +67,7 @@ const METRICS: &[Metric] = &[
     gauge("imdb_ha_alarms", "What a person has to look at; /status has the words.", |seen| one(handlers::alarms(seen.app).len() as f64)),
     gauge("imdb_ha_paused", "Whether a person holds the traffic where it is.", |seen| one(truth(seen.view.paused_until_ms.is_some()))),
     gauge("imdb_ha_leader", "Whether this process decides, of those that serve the same pair.", |seen| one(truth(seen.view.role == Role::Leader))),
-    gauge("imdb_ha_redis_up", "Whether Redis answers.", |seen| one(truth(seen.app.history.redis().state == "up"))),
+    gauge("imdb_ha_redis_up", "Whether Redis takes writes.", |seen| one(truth(seen.app.history.redis().state == "up"))),
     Metric { name: "imdb_ha_changes_total", kind: "counter", help: "Changes since the start of this process, by what changed.", figures: |seen| seen.app.history.counts().into_iter().map(|(what, count)| (format!("{{what=\"{what}\"}}"), count as f64)).collect() },
 ];
 

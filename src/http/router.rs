@@ -25,12 +25,27 @@ pub enum Place {
     Writer,
     /// By a writer, with a JSON body.
     WriterWithBody,
-    /// By a writer, with a JSON body or without any.
-    WriterMaybeWithBody,
+    /// By a thread of those for what is no data: the history in Redis, the conflict logs, a comparison, the backups. What these
+    /// wait for must not take the workers and writers of the rows.
+    Aside,
+    /// By such a thread, with a JSON body.
+    AsideWithBody,
+    /// By such a thread, with a JSON body or without any.
+    AsideMaybeWithBody,
     /// By a thread that takes in files, with the body as a file.
     Upload,
     /// By whoever has read the JSON body, since the handler waits for nothing.
     Lane,
+}
+
+impl Place {
+    /// Whether it is one of the threads for what is no data.
+    pub const fn is_aside(self) -> bool {
+        matches!(
+            self,
+            Place::Aside | Place::AsideWithBody | Place::AsideMaybeWithBody
+        )
+    }
 }
 
 /// A handler.
@@ -113,12 +128,12 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/switch-to-secondary", Access::Admin, Place::Worker, commands::switch_to_secondary, "moves the traffic to master2, likewise"),
     route("POST", "/pause", Access::Admin, Place::Worker, commands::pause, "`?for=10m`: nobody but a person moves the traffic for so long"),
     route("POST", "/resume", Access::Admin, Place::Worker, commands::resume, "ends the pause"),
-    route("GET", "/history", Access::Anyone, Place::Worker, commands::history, "what changed, why, from what to what, for how long, and how long writes stood still; newest first, `?limit=`"),
-    route("POST", "/compare", Access::Admin, Place::WriterMaybeWithBody, compare::begin, "begins to compare the masters: all tables, or those of `{\"tables\": [name]}`"),
+    route("GET", "/history", Access::Anyone, Place::Aside, commands::history, "what changed, why, from what to what, for how long, and how long writes stood still; newest first, `?limit=`"),
+    route("POST", "/compare", Access::Admin, Place::AsideMaybeWithBody, compare::begin, "begins to compare the masters: all tables, or those of `{\"tables\": [name]}`"),
     route("GET", "/compare", Access::Anyone, Place::Front, compare::result, "the comparison that runs, and the result of the last one"),
-    route("GET", "/conflicts", Access::Anyone, Place::Worker, conflicts::list, "settled conflicts of both masters, newest first: `?limit=`, `?after=` (the `next` of the page before)"),
+    route("GET", "/conflicts", Access::Anyone, Place::Aside, conflicts::list, "settled conflicts of both masters, newest first: `?limit=`, `?after=` (the `next` of the page before)"),
     route("GET", "/backups", Access::Anyone, Place::Front, backups::list, "the backups of both masters, newest first, what is being done, what comes next, and the alarms"),
-    route("POST", "/backups", Access::Admin, Place::WriterWithBody, backups::begin, "begins a backup, `{\"node\": \"master1\", \"type\": \"full\"}` (or diff, incr), or a trial restore, `\"type\": \"drill\"` with a `label` or of the newest; answers 202 with the job"),
+    route("POST", "/backups", Access::Admin, Place::AsideWithBody, backups::begin, "begins a backup, `{\"node\": \"master1\", \"type\": \"full\"}` (or diff, incr), or a trial restore, `\"type\": \"drill\"` with a `label` or of the newest; answers 202 with the job"),
     route("GET", "/backups/jobs/{id}", Access::Anyone, Place::Front, backups::job, "how far a job is, or what came of it"),
 ];
 

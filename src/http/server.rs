@@ -50,6 +50,7 @@ pub(super) struct Shared {
     pub(super) deadlines: Deadlines,
     work: Sender<Work>,
     write: Sender<Work>,
+    aside: Sender<Work>,
     body: Sender<Work>,
     pub(super) upload: Sender<Work>,
     /// Files that are arriving, or about to.
@@ -106,6 +107,7 @@ pub fn start(app: App) -> anyhow::Result<Http> {
     let writers = (app.config.pool_size as usize / limits::SESSIONS_PER_WRITER).max(1);
     let (work, works) = crossbeam_channel::bounded(limits::CALL_QUEUE);
     let (write, writes) = crossbeam_channel::bounded(limits::CALL_QUEUE);
+    let (aside, asides) = crossbeam_channel::bounded(limits::ASIDE_QUEUE);
     let (body, bodies) = crossbeam_channel::bounded(limits::CALL_QUEUE);
     let (upload, uploads) = crossbeam_channel::bounded(limits::HTTP_UPLOADS);
     let (answer, answers) = crossbeam_channel::bounded(limits::ANSWER_QUEUE);
@@ -119,6 +121,7 @@ pub fn start(app: App) -> anyhow::Result<Http> {
         deadlines: Deadlines::default(),
         work,
         write,
+        aside,
         body,
         upload,
         arriving: AtomicUsize::new(0),
@@ -127,6 +130,13 @@ pub fn start(app: App) -> anyhow::Result<Http> {
     });
     crew("http-worker", workers, &shared, &works, Shared::serve)?;
     crew("http-writer", writers, &shared, &writes, Shared::serve)?;
+    crew(
+        "http-aside",
+        limits::HTTP_ASIDE,
+        &shared,
+        &asides,
+        Shared::serve,
+    )?;
     crew(
         "http-body",
         limits::HTTP_BODIES,
@@ -259,8 +269,9 @@ impl Shared {
             Place::Worker => self.pass(&self.work, work),
             Place::Upload => self.pass_upload(work),
             Place::Writer => self.pass(&self.write, work),
-            Place::WriterMaybeWithBody if !body::is_meant(&work.guest.request) => {
-                self.pass(&self.write, work);
+            Place::Aside => self.pass(&self.aside, work),
+            Place::AsideMaybeWithBody if !body::is_meant(&work.guest.request) => {
+                self.pass(&self.aside, work);
             }
             _ if here => self.take_body(work),
             _ => self.pass(&self.body, work),
@@ -272,8 +283,14 @@ impl Shared {
         if let Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) =
             queue.try_send(work)
         {
-            let reply = Problem::from(msg::OVERLOADED).into_reply(work.req.language);
-            self.hand_back(work.guest, reply);
+            let mut problem = Problem::from(msg::OVERLOADED);
+            if work.route.place.is_aside() {
+                let all = limits::HTTP_ASIDE + limits::ASIDE_QUEUE;
+                problem = problem.because(format!(
+                    "{all} requests for the history, the conflicts, comparisons or backups are waiting"
+                ));
+            }
+            self.hand_back(work.guest, problem.into_reply(work.req.language));
         }
     }
 
@@ -292,6 +309,7 @@ impl Shared {
         }
         work.guest.body_read = true;
         match work.route.handler {
+            Handler::Now(_) if work.route.place.is_aside() => self.pass(&self.aside, work),
             Handler::Now(_) | Handler::File(_) => self.pass(&self.write, work),
             Handler::Later(handler) => self.handle_later(handler, work),
         }

@@ -225,6 +225,16 @@ pub const SESSIONS_PER_WRITER: usize = 2;
 /// search: four reads at a time are 1,855 a second with a p99 of 28 ms, eight 1,460 and 68 ms, three 1,627 and 26 ms.
 pub const SESSIONS_PER_READER: u32 = 2;
 
+/// Threads for what is no data: the history, the conflict logs, comparisons and backups. What they wait for has a bound of two seconds
+/// at most, and nobody's rows wait for them.
+pub const HTTP_ASIDE: usize = 4;
+
+/// Requests that may wait for these threads; beyond it the client gets 503 at once.
+pub const ASIDE_QUEUE: usize = 32;
+
+/// Sessions of each master for the conflict logs alone, so that a lock on one holds up no session of the requests.
+pub const CONFLICTS_SESSIONS: u32 = 2;
+
 /// Threads that read bodies which have not come along with their request.
 pub const HTTP_BODIES: usize = 8;
 
