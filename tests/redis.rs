@@ -48,7 +48,7 @@ fn poll(cluster: &Cluster, path: &str) {
         let began = Instant::now();
         // All of them are asking by now.
         std::thread::sleep(Duration::from_millis(300));
-        let rows = (0..30).map(|index| match index % 3 {
+        let rows = (0..60).map(|index| match index % 3 {
             0 => cluster.add(&format!("{path} {index}")),
             _ => cluster.get("/generos/1"),
         });
@@ -59,8 +59,8 @@ fn poll(cluster: &Cluster, path: &str) {
             statuses.iter().all(|status| matches!(status, 200 | 201)),
             "{statuses:?}"
         );
-        // Behind pollers that have taken the workers each takes two seconds, all of them a minute.
-        assert!(took < Duration::from_secs(15), "{path}: {took:?}");
+        // Behind pollers that have taken the workers each takes a second or two.
+        assert!(took < Duration::from_secs(20), "{path}: {took:?}");
     });
     assert!(answered.load(Ordering::SeqCst) >= 24);
 }
@@ -100,7 +100,15 @@ fn who_asks_redis_or_the_conflict_logs_holds_up_no_rows() {
 }
 
 /// A fault of Redis: how it is made, how it is undone, what its state is called, and what the alarm says to do.
-const FAULTS: &[(&str, &[&str], &[&str], &str, &str)] = &[
+type Fault = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static str,
+    &'static str,
+);
+
+const FAULTS: &[Fault] = &[
     (
         "read-only",
         &["REPLICAOF 127.0.0.1 1"],
