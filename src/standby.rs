@@ -45,6 +45,7 @@ impl Errand {
 }
 
 /// One master, for everything that is done on it.
+#[derive(Clone)]
 struct Steward {
     sessions: Sessions,
     /// Whether its commits are to wait for its peer. An order that was given to a frozen master is
@@ -135,25 +136,10 @@ impl Standby {
     }
 
     /// Makes `node` be as it should, and wakes its probe to see what came of it.
-    fn set(
-        &self,
-        node: NodeId,
-        errand: Errand,
-        on: bool,
-        act: fn(&mut Session, NodeId, bool) -> Result<(), Error>,
-    ) {
+    fn set(&self, node: NodeId, errand: Errand, on: bool, act: Act) {
         let steward = &self.0[node.index()];
-        let wanted = match errand {
-            Errand::Apply => &steward.strict,
-            _ => &steward.wait,
-        };
-        wanted.store(on, Ordering::SeqCst);
-        let (wanted, probe) = (Arc::clone(wanted), steward.probe.clone());
-        self.submit(node, errand, move |session| {
-            let done = act(session, node, wanted.load(Ordering::SeqCst));
-            let _ = probe.try_send(());
-            done
-        });
+        steward.wanted(errand).store(on, Ordering::SeqCst);
+        steward.give(node, errand, act, 1);
     }
 
     /// Has it done, and says so when it failed: nobody else waits for it.
@@ -163,23 +149,17 @@ impl Standby {
         errand: Errand,
         work: impl FnOnce(&mut Session) -> Result<(), Error> + Send + 'static,
     ) {
-        let steward = &self.0[node.index()];
-        let quiet = Arc::clone(&steward.quiet[errand as usize]);
-        let tell = move |outcome: Result<(), CallError>| match outcome {
-            Ok(()) => drop(quiet.clear()),
-            Err(error) => {
-                let (doing, then) = errand.words();
-                let text = format!("{doing} of {node}: {error}; {then}");
-                if quiet.admit(&text).is_some() {
-                    log::warn!("{text}");
-                }
-            }
-        };
-        if let Err(error) = steward.sessions.send(work, tell.clone()) {
-            tell(Err(error));
+        let steward = self.0[node.index()].clone();
+        let unsent = steward.clone();
+        let tell = move |outcome| steward.tell(node, errand, outcome);
+        if let Err(error) = unsent.sessions.send(work, tell) {
+            unsent.tell(node, errand, Err(error));
         }
     }
 }
+
+/// Makes a master be as it should.
+type Act = fn(&mut Session, NodeId, bool) -> Result<(), Error>;
 
 impl Steward {
     fn new(sessions: Sessions, probe: Sender<()>) -> Steward {
@@ -189,6 +169,58 @@ impl Steward {
             strict: Arc::default(),
             probe,
             quiet: Default::default(),
+        }
+    }
+
+    /// What is wanted now.
+    fn wanted(&self, errand: Errand) -> &Arc<AtomicBool> {
+        match errand {
+            Errand::Apply => &self.strict,
+            _ => &self.wait,
+        }
+    }
+
+    /// Gives an order. A connection of the time before its master was away breaks at the first use; then the
+    /// order is given again, on a fresh one.
+    fn give(&self, node: NodeId, errand: Errand, act: Act, more_tries: u32) {
+        let (steward, again) = (self.clone(), self.clone());
+        let work = move |session: &mut Session| {
+            let wanted = || steward.wanted(errand).load(Ordering::SeqCst);
+            let mut done = Ok(());
+            // What is wanted may change while it is done; then what was done is not what should be.
+            for _ in 0..limits::ORDER_TURNS {
+                let on = wanted();
+                done = act(session, node, on);
+                if done.is_err() || wanted() == on {
+                    break;
+                }
+            }
+            let _ = steward.probe.try_send(());
+            done
+        };
+        let then = move |outcome: Result<(), CallError>| match outcome {
+            Err(CallError::Unknown(_)) if more_tries > 0 => {
+                again.give(node, errand, act, more_tries - 1);
+            }
+            outcome => again.tell(node, errand, outcome),
+        };
+        if let Err(error) = self.sessions.send(work, then) {
+            self.tell(node, errand, Err(error));
+        }
+    }
+
+    /// Says what failed, once.
+    fn tell(&self, node: NodeId, errand: Errand, outcome: Result<(), CallError>) {
+        let quiet = &self.quiet[errand as usize];
+        match outcome {
+            Ok(()) => drop(quiet.clear()),
+            Err(error) => {
+                let (doing, then) = errand.words();
+                let text = format!("{doing} of {node}: {error}; {then}");
+                if quiet.admit(&text).is_some() {
+                    log::warn!("{text}");
+                }
+            }
         }
     }
 }

@@ -117,6 +117,13 @@ impl Lab {
         named.ok_or_else(|| format!("/active-node answers {body}"))
     }
 
+    /// What `/status` says about the writes that are acknowledged now, and why.
+    pub fn durability_and_reason(&self) -> Result<(String, String), String> {
+        let (_, body) = self.ask("GET", "/status")?;
+        let text = |name: &str| body["durability"][name].as_str().unwrap_or("").to_string();
+        Ok((text("level"), text("reason")))
+    }
+
     /// What `/health` says about the writes that are acknowledged now.
     pub fn durability(&self) -> Result<String, String> {
         let (_, body) = self.ask("GET", "/health")?;
@@ -152,6 +159,20 @@ impl Lab {
                 false => Err(format!("{} is active, /health says {body}", MASTERS[now])),
             }
         })
+    }
+
+    /// Waits until a master serves and both are up.
+    pub fn wait_up(&self, patience: Duration) -> Result<(), String> {
+        until("both masters are up", patience, || self.are_up())
+    }
+
+    fn are_up(&self) -> Result<(), String> {
+        let (status, body) = self.ask("GET", "/status")?;
+        let up = |name: &&str| body["masters"][name]["state"] == "up";
+        match MASTERS.iter().all(up) && body["serving"] == true {
+            true => Ok(()),
+            false => Err(format!("/status says {status} {body}")),
+        }
     }
 
     /// Waits until a master serves, both are up and stream to each other, writes are as safe as the API
@@ -269,7 +290,8 @@ impl Lab {
         Ok((status, body))
     }
 
-    fn switch(&self, to: usize) -> Result<(), String> {
+    /// Moves the traffic; it is refused while its target is not fit.
+    pub fn switch(&self, to: usize) -> Result<(), String> {
         let path = ["/switch-to-primary", "/switch-to-secondary"][to];
         match self.ask("POST", path)? {
             (200, _) => Ok(()),

@@ -109,6 +109,15 @@ impl Load {
     }
 }
 
+/// Ends the threads of the load when the driver leaves, also when it panics.
+pub struct Ends<'a>(pub &'a Load);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::SeqCst);
+    }
+}
+
 struct Worker<'a> {
     load: &'a Load,
     number: u64,

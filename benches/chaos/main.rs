@@ -9,6 +9,7 @@ mod docker;
 mod lab;
 mod load;
 mod local;
+mod quiet;
 mod relay;
 mod report;
 mod schedule;
@@ -18,7 +19,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use compose::Compose;
 use lab::{Lab, MASTERS, RECOVERY, System, until};
-use load::{CONNECTIONS, Load};
+use load::{CONNECTIONS, Ends, Load};
 use local::Local;
 use report::{Outcome, Rest, Sum};
 use schedule::{Blow, Fault, Place, Planned, chosen, kinds, schedule};
@@ -66,7 +67,7 @@ struct Options {
     /// Makes their order and the load; the same seed gives the same
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only these kinds, with commas between them
+    /// Only these kinds, with commas between them; with --quiet, only rows that have all of these words
     #[arg(long, value_delimiter = ',', value_name = "KINDS")]
     only: Vec<String>,
     /// Writes and reads per second, over all connections, at the most
@@ -81,6 +82,17 @@ struct Options {
     /// Append the API's log to this file; with --on compose the engine keeps it
     #[arg(long)]
     log: Option<String>,
+    /// Walk the table of a quiet system instead: how soon it says zero-loss again after each fault
+    #[arg(long)]
+    quiet: bool,
+    /// With --quiet: how long a master is away, in seconds, with commas between them
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "0,1,5,30",
+        value_name = "SECONDS"
+    )]
+    away: Vec<u64>,
     /// What `cargo bench` adds by itself, for whoever runs it that way
     #[arg(long, hide = true)]
     bench: bool,
@@ -111,7 +123,8 @@ fn main() -> ExitCode {
     if options.on == Place::Compose && options.log.is_some() {
         refuse("--log is for --on local; `docker compose logs imdb-api` has it here".to_string());
     }
-    let chosen: Vec<&'static Fault> = chosen(options.on, &options.only).unwrap_or_else(refuse);
+    let only: &[String] = if options.quiet { &[] } else { &options.only };
+    let chosen: Vec<&'static Fault> = chosen(options.on, only).unwrap_or_else(refuse);
     let count = options.faults.unwrap_or(chosen.len());
     let plan = schedule(options.seed, count, &chosen);
     let (lab, stop) = match take(&options) {
@@ -121,6 +134,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if options.quiet {
+        return walk(lab, &options);
+    }
     if !options.json {
         println!(
             "{} faults, seed {}, up to {} requests/s",
@@ -150,6 +166,27 @@ fn take(options: &Options) -> Result<(Lab, Arc<AtomicBool>), String> {
         }
     };
     Ok((Lab::take(system, patience)?, stop))
+}
+
+/// The table of a quiet system.
+fn walk(mut lab: Lab, options: &Options) -> ExitCode {
+    let rows = quiet::table(&options.away, &options.only);
+    if !options.json {
+        println!("{}", quiet::heading());
+    }
+    let tell = |one: &_| quiet::tell(one, options.json);
+    let walked = quiet::walk(&mut lab, options.rate, &rows, tell);
+    let given_back = lab.give_back();
+    match walked.and_then(|walked| given_back.map(|()| walked)) {
+        Ok(walked) => {
+            quiet::sum(&walked, options.json);
+            ExitCode::from(u8::from(walked.iter().any(quiet::Walked::is_late)))
+        }
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// All faults, the sum of them, and the exit code.
@@ -197,15 +234,6 @@ fn run(mut lab: Lab, options: &Options, plan: &[Planned], stop: &AtomicBool) -> 
     }
     let kept = trouble.is_none() && sum.is_clean() && !(options.strict && sum.missed_goals > 0);
     ExitCode::from(u8::from(!kept))
-}
-
-/// Ends the threads of the load when the driver leaves, also when it panics.
-struct Ends<'a>(&'a Load);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.over.store(true, SeqCst);
-    }
 }
 
 /// One fault from a system that is well to one that is well again.

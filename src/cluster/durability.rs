@@ -62,6 +62,8 @@ pub(super) struct Durability {
     asked: [Option<(bool, u64)>; 2],
     /// What was last asked of the apply worker of each master, and when.
     asked_apply: [Option<(bool, u64)>; 2],
+    /// Since when the active master takes an order to wait up.
+    taking_up_since: Option<u64>,
     /// When commits were last freed one by one.
     freed_ms: u64,
     /// The master that a handover left in zero-loss, and when: other processes may still write to it.
@@ -103,6 +105,7 @@ impl Durability {
             progress: [None; 2],
             asked: [None; 2],
             asked_apply: [None; 2],
+            taking_up_since: None,
             freed_ms: 0,
             left: None,
         }
@@ -179,7 +182,7 @@ impl Cluster {
                 _ => (confirmed, *asked),
             }
         });
-        // What was asked before the last order came says nothing about what came of it.
+        // What was asked before the last order was given says nothing about what came of it.
         let counts = |asked: u64| match self.durability.asked[id.index()] {
             Some((wait, at)) => wait && asked > at,
             None => true,
@@ -274,7 +277,9 @@ impl Cluster {
         }
     }
 
-    /// Tells a master to wait or not to, unless it does so already or has just been told.
+    /// Tells a master to wait or not to, unless it does so already or has just been told. What it says
+    /// counts, and not what it was told: an order may have been lost with its connection. One that said the
+    /// opposite is always followed by another, because it may be on its way still.
     fn ask_to_wait(&mut self, now: u64, id: NodeId, wait: bool, out: &mut Vec<Effect>) {
         // What does not answer cannot be told, and would only find an old order when it wakes.
         let Some((facts, asked_ms)) = &self.nodes[id.index()].facts else {
@@ -288,18 +293,32 @@ impl Cluster {
             self.durability.freed_ms = now;
             out.push(Effect::FreeCommits(id));
         }
+        let asked = &mut self.durability.asked[id.index()];
+        let opposite = asked.is_some_and(|(what, _)| what != wait);
         let change = match facts.waits_for {
-            WaitsFor::Nobody => wait,
-            WaitsFor::Peer => !wait,
+            WaitsFor::Nobody => wait || opposite,
+            WaitsFor::Peer => !wait || opposite,
             WaitsFor::Other => false,
         };
-        let asked = &mut self.durability.asked[id.index()];
         let told = asked.is_some_and(|(what, at)| {
             what == wait && *asked_ms < at + self.settings.ask_again_after_ms
         });
         if change && !told {
             *asked = Some((wait, now));
             out.push(Effect::WaitForPeer { node: id, wait });
+        }
+    }
+
+    /// While the active master takes an order to wait up, each tick asks how far it is: without load
+    /// nothing else makes the level come sooner than the probes do. One that does not follow is left to
+    /// the probes after a while.
+    pub(super) fn hasten(&mut self, now: u64, out: &mut Vec<Effect>) {
+        let durability = &mut self.durability;
+        let takes_up = durability.level == Level::Degraded && durability.why == TAKING_UP;
+        let since = durability.taking_up_since.unwrap_or(now);
+        durability.taking_up_since = takes_up.then_some(since);
+        if takes_up && now - since <= self.settings.hasten_ms {
+            out.push(Effect::ProbeNow(self.active));
         }
     }
 
@@ -411,6 +430,14 @@ mod tests {
         }
     }
 
+    /// Its setting is new, and PostgreSQL does not count the peer yet.
+    fn waiting_not_yet() -> Facts {
+        Facts {
+            peer_synchronous: false,
+            ..waiting()
+        }
+    }
+
     struct Table {
         cluster: Cluster,
         now: u64,
@@ -513,6 +540,44 @@ mod tests {
         assert_eq!(table.orders.last(), Some(&(Master1, false)));
         table.hear(Master1, freed(5_000));
         assert_eq!(table.orders.last(), Some(&(Master1, true)));
+    }
+
+    /// Its connection broke, so the master goes on waiting; and by then it should.
+    #[test]
+    fn an_order_that_was_lost_is_not_held_against_what_the_master_says() {
+        let mut table = Table::lay(Role::Leader);
+        table.hear(Master1, waiting());
+        table.hear(Master1, waiting());
+        assert_eq!(table.level(), Level::ZeroLoss);
+        let away = Facts {
+            peer_streaming: false,
+            ..waiting()
+        };
+        table.hear(Master1, away);
+        assert_eq!(table.orders.last(), Some(&(Master1, false)));
+        table.hear(Master1, waiting());
+        // It may be on its way still, so another follows it.
+        assert_eq!(table.orders.last(), Some(&(Master1, true)));
+        assert_eq!(table.level(), Level::Degraded);
+        table.hear(Master1, waiting());
+        table.hear(Master1, waiting());
+        assert_eq!(table.level(), Level::ZeroLoss);
+        assert_eq!(table.orders.len(), 3, "{:?}", table.orders);
+    }
+
+    #[test]
+    fn a_master_that_takes_an_order_up_is_asked_at_each_tick_for_a_while() {
+        let mut table = Table::lay(Role::Leader);
+        let mut asked = 0;
+        for _ in 0..100 {
+            table.hear(Master1, waiting_not_yet());
+            table.hear(Master2, well());
+            let effects = table.cluster.handle(table.now, Event::Tick);
+            let of = |effect: &Effect| matches!(effect, Effect::ProbeNow(Master1));
+            asked += effects.iter().filter(|effect| of(effect)).count();
+        }
+        // Every 200 ms here, for two seconds.
+        assert!((5..=12).contains(&asked), "{asked}");
     }
 
     #[test]

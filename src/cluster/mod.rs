@@ -41,6 +41,8 @@ pub struct Settings {
     pub taken_up_after_ms: u64,
     /// An order to a master that was not followed is repeated after this time.
     pub ask_again_after_ms: u64,
+    /// For so long a master that takes up an order to wait is asked at each tick how far it is.
+    pub hasten_ms: u64,
     /// A handover goes on without its target waiting for its peer after this time.
     pub arming_max_ms: u64,
     /// For so long a master that a handover left goes on waiting for its peer.
@@ -203,6 +205,7 @@ impl Cluster {
     /// Takes in one event and returns what is to be done about it.
     pub fn handle(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
+        let ticks = matches!(event, Event::Tick);
         match event {
             Event::Answered {
                 node,
@@ -246,6 +249,9 @@ impl Cluster {
         self.route(now_ms, &mut out);
         self.advance_handover(now_ms, &mut out);
         self.judge_durability(now_ms, &mut out);
+        if ticks {
+            self.hasten(now_ms, &mut out);
+        }
         out
     }
 

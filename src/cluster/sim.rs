@@ -20,6 +20,9 @@
 //!     peer, and the only master that is waited on without serving is the target of a handover.
 //! 11. A commit waits for a peer that does not confirm for at most [`STALL_MS`], as long as its master
 //!     answers.
+//! 12. When all faults have ended, zero-loss is back within [`BACK_MS`] of the moment at which somebody
+//!     serves and both masters are `up`, also when nobody writes, and although orders to the masters are lost or
+//!     carried out late.
 
 mod world;
 
@@ -32,6 +35,8 @@ const LATE_MS: u64 = 300;
 /// The most that a commit may wait in this world, in which questions are asked more rarely than in ours
 /// and answers come later.
 const STALL_MS: u64 = 2_000;
+/// The most that zero-loss may be away when it is possible: an order that is lost, and one that is late.
+const BACK_MS: u64 = 2_000;
 
 impl World {
     fn check(&self, holds: bool, what: &str) {
@@ -139,6 +144,20 @@ impl World {
         }
     }
 
+    /// Once nothing is in its way any more, zero-loss must come back.
+    fn check_back(&mut self) {
+        let up = |id: &NodeId| self.cluster.state(*id) == NodeState::Up;
+        let both_up = NodeId::BOTH.iter().all(up);
+        let back = self.cluster.durability.level() == Level::ZeroLoss;
+        let possible = self.cluster.serving && both_up && !back && self.tickets.is_empty();
+        let since = self.possible_since.unwrap_or(self.now);
+        self.possible_since = possible.then_some(since);
+        self.check(
+            !possible || self.now - since <= BACK_MS,
+            "nothing is in the way of zero-loss and it does not come back",
+        );
+    }
+
     /// A master that has not been heard for long must not be the active one while the other is up.
     fn check_silence(&mut self) {
         for node in NodeId::BOTH {
@@ -176,6 +195,7 @@ fn ten_thousand_schedules_keep_every_promise() {
         world.pause(None);
         for step in 0..(10_000 / STEP_MS) {
             world.step(false);
+            world.check_back();
             if step == 5_000 / STEP_MS {
                 world.check(
                     world.cluster.view().serving,

@@ -208,6 +208,7 @@ impl Config {
             wait_lag_max_bytes: limits::WAIT_LAG_MAX_BYTES,
             taken_up_after_ms: limits::TAKEN_UP_AFTER_MS,
             ask_again_after_ms: limits::ASK_AGAIN_AFTER_MS,
+            hasten_ms: limits::HASTEN_MS,
             arming_max_ms: limits::ARMING_MAX_MS,
             linger_ms: limits::LINGER_MS,
             role_patience_ms: limits::ROLE_PATIENCE_MS,

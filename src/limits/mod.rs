@@ -82,6 +82,13 @@ pub const TAKEN_UP_AFTER_MS: u64 = 50;
 /// An order to wait, or not to, that has not been followed is given again after this time.
 pub const ASK_AGAIN_AFTER_MS: u64 = 500;
 
+/// An order is carried out so often on one session while what is wanted changes under it. The next probe shows what it is then.
+pub const ORDER_TURNS: usize = 3;
+
+/// For so long a master that has been told to wait is asked at each [`TICK`] whether it does. It takes an order up within some 10 ms;
+/// one whose checkpointer is busy for longer is left to its probe.
+pub const HASTEN_MS: u64 = 2_000;
+
 /// A handover goes on without zero-loss on its target when that does not come about in this time.
 pub const ARMING_MAX_MS: u64 = 400;
 

@@ -42,6 +42,7 @@ pub(in crate::cluster) fn settings() -> Settings {
         wait_lag_max_bytes: 2_000,
         taken_up_after_ms: 50,
         ask_again_after_ms: 500,
+        hasten_ms: 2_000,
         arming_max_ms: 400,
         linger_ms: 1_500,
         role_patience_ms: 1_000,
@@ -71,6 +72,14 @@ pub(super) struct World {
     /// What each master was told last, and whether its commits wait.
     pub(super) told: [bool; 2],
     pub(super) waits: [bool; 2],
+    /// Orders on their way, and when they are carried out. Each goes by what was told last.
+    pub(super) orders: Vec<(u64, NodeId)>,
+    /// Whether the last order to each master was lost.
+    pub(super) lost: [bool; 2],
+    /// Whether nobody writes once all faults have ended.
+    pub(super) quiet: bool,
+    /// Since when nothing but the orders keeps the system from zero-loss.
+    pub(super) possible_since: Option<u64>,
     /// Whether the apply worker of each master waits for its disk.
     pub(super) strict: [bool; 2],
     /// Commits that wait for the peer of each master: their position, and since when.
@@ -95,8 +104,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64) -> World {
+        let mut random = Random(seed | 1);
         World {
-            random: Random(seed | 1),
+            quiet: random.one_in(2),
+            random,
             seed,
             now: 0,
             cluster: Cluster::new(settings(), 0),
@@ -106,6 +117,9 @@ impl World {
             hole: false,
             told: [false; 2],
             waits: [false; 2],
+            orders: Vec::new(),
+            lost: [false; 2],
+            possible_since: None,
             strict: [true; 2],
             waiting: Default::default(),
             moved: [(0, 0); 2],
@@ -173,9 +187,11 @@ impl World {
             self.feed(event);
         }
         let view = self.cluster.view();
-        if view.serving && !view.holding_writes && self.answers(view.active) {
+        let writes = faults || !self.quiet;
+        if writes && view.serving && !view.holding_writes && self.answers(view.active) {
             self.wal[view.active.index()] += self.random.below(400);
         }
+        self.carry_out_orders();
         self.commit();
         if self.streaming() {
             for node in NodeId::BOTH {
@@ -229,18 +245,36 @@ impl World {
         self.feed(Event::Pause { for_ms, ticket });
     }
 
-    /// An order reaches a master that answers; one that does not finds the last one when it wakes.
+    /// An order may fail with its connection, though not twice in a row, or be carried out late.
     pub(super) fn told_to_wait(&mut self, node: NodeId, wait: bool) {
+        let lost = !self.lost[node.index()] && self.random.one_in(6);
         self.told[node.index()] = wait;
+        self.lost[node.index()] = lost;
+        if !lost {
+            let late = match self.random.one_in(6) {
+                true => self.random.below(LATE_MS),
+                false => 0,
+            };
+            self.orders.push((self.now + late, node));
+        }
+    }
+
+    /// A master that does not answer finds its orders when it wakes, and one that is dead never does.
+    fn carry_out_orders(&mut self) {
+        for (at, node) in std::mem::take(&mut self.orders) {
+            let index = node.index();
+            if at <= self.now && self.answers(node) {
+                self.waits[index] = self.told[index];
+            } else if self.truth[index] != Truth::Dead {
+                self.orders.push((at, node));
+            }
+        }
     }
 
     /// Commits that wait are acknowledged when the peer has them, or when nobody waits any more.
     pub(super) fn commit(&mut self) {
         for node in NodeId::BOTH {
             let index = node.index();
-            if self.answers(node) {
-                self.waits[index] = self.told[index];
-            }
             let applied = self.applied[node.peer().index()];
             if self.moved[index].0 != applied {
                 self.moved[index] = (applied, self.now);
