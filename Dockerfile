@@ -41,7 +41,7 @@ FROM postgres AS closure
 COPY --from=build /imdb-ha /usr/local/bin/imdb-ha
 RUN mkdir -p /out \
     && cd /usr/lib/postgresql/17/bin \
-    && programs="/usr/local/bin/imdb-ha /usr/bin/pgbackrest /usr/bin/setpriv /usr/bin/dash $PWD/postgres $PWD/initdb $PWD/pg_ctl $PWD/psql $PWD/pg_amcheck" \
+    && programs="/usr/local/bin/imdb-ha /usr/bin/pgbackrest /usr/bin/setpriv /usr/bin/dash /usr/bin/mkdir /usr/bin/rm /usr/bin/rmdir /usr/bin/test $PWD/postgres $PWD/initdb $PWD/pg_ctl $PWD/psql $PWD/pg_amcheck" \
     && ldd $programs /usr/lib/postgresql/17/lib/*.so | awk '$2 == "=>" {print $3} $1 ~ /^\// && NF == 2 {print $1}' \
         | grep '^/' | sort -u | xargs cp -L --parents -t /out \
     && cp -a --parents -t /out $programs /usr/lib/postgresql/17/lib /usr/share/postgresql/17 /usr/share/zoneinfo /usr/lib/locale/C.utf8 \

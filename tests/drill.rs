@@ -65,6 +65,11 @@ fn verdict(cluster: &Cluster, label: &str) -> String {
 
 /// pgBackRest itself, as whoever the masters run as.
 fn pgbackrest(cluster: &Cluster, arguments: &[&str]) -> String {
+    pgbackrest_in(cluster, "UTC", arguments)
+}
+
+/// The same in another time zone.
+fn pgbackrest_in(cluster: &Cluster, zone: &str, arguments: &[&str]) -> String {
     use std::os::unix::fs::MetadataExt;
     let folder = format!("{}/pgbackrest/master1", cluster.data);
     let of = fs::metadata(&folder).expect("the configuration");
@@ -88,6 +93,8 @@ fn pgbackrest(cluster: &Cluster, arguments: &[&str]) -> String {
             "--stanza=imdb-master1",
         ])
         .args(arguments)
+        .env("TZ", zone)
+        .env("PGPASSWORD", "root")
         .current_dir("/");
     let output = command.output().expect("run pgbackrest");
     assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -296,9 +303,32 @@ fn damage_is_found_and_an_older_good_backup_is_named() {
     assert_good(&drill(&cluster, &newer));
 
     a_killed_one_is_cleared_away(&cluster, &newer);
+    labels_are_of_no_other_time_zone(&cluster);
 }
 
 /// A seal waits for a transaction that has written, and keeps no other writer waiting for as long.
+/// Labels are UTC from the machine's zone on, and a backup of before, with a label that is ahead, is told from other failures.
+fn labels_are_of_no_other_time_zone(cluster: &Cluster) {
+    let label = backup(cluster, "incr");
+    let list = json(&cluster.run(&["backup", "info", "master1", "--json"]));
+    let backups = list["backups"].as_array().expect("a list");
+    let found = backups
+        .iter()
+        .find(|backup| backup["label"] == label.as_str());
+    let begun = found.expect("the backup")["timestamp"]
+        .as_str()
+        .expect("a time");
+    let digits: String = begun.chars().filter(char::is_ascii_digit).collect();
+    let own = label.rsplit('_').next().expect("a label").replace('-', "");
+    assert_eq!(own, format!("{}I", &digits[..14]));
+
+    pgbackrest_in(cluster, "XXX-14", &["--type=full", "backup"]);
+    let output = cluster.run(&["backup", "run", "master1", "--type", "full"]);
+    assert!(!output.status.success(), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("(label-ahead: "), "{told}");
+}
+
 fn backup_beside_a_long_transaction(cluster: &Cluster) -> String {
     let mut session = cluster.sql("master1");
     let mut transaction = session.transaction().expect("a transaction");

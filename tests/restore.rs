@@ -5,6 +5,8 @@ mod common;
 use common::{Cluster, clean_command, wait_until};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -316,4 +318,202 @@ fn a_master_that_is_down_or_gone_is_restored_and_its_peer_too() {
     assert!(told.contains("was being rebuilt from master2"), "{told}");
     assert!(told.contains("nothing was changed"), "{told}");
     assert_whole(&cluster);
+}
+
+/// A folder for a tablespace of each master, as its server's user.
+fn disks(cluster: &Cluster, name: &str) -> [PathBuf; 2] {
+    ["master1", "master2"].map(|node| {
+        let data = PathBuf::from(
+            cluster.status["masters"][node]["data"]
+                .as_str()
+                .expect("a folder"),
+        );
+        let owner = std::fs::metadata(&data).expect("the data folder");
+        // With a blank, as paths may have.
+        let disk = PathBuf::from(&cluster.data).join(format!("{name} of {node}"));
+        std::fs::create_dir(&disk).expect("make a folder");
+        std::os::unix::fs::chown(&disk, Some(owner.uid()), Some(owner.gid())).expect("give it");
+        disk
+    })
+}
+
+/// Makes a tablespace on each master with a table of ten thousand rows in it, which both hold.
+fn fill(cluster: &Cluster, name: &str) -> [PathBuf; 2] {
+    let disks = disks(cluster, name);
+    for (node, disk) in ["master1", "master2"].into_iter().zip(&disks) {
+        let mut client = cluster.sql(node);
+        let sql = format!("CREATE TABLESPACE {name} LOCATION '{}'", disk.display());
+        client.batch_execute(&sql).expect("make a tablespace");
+        let sql =
+            format!("CREATE TABLE {name}_caja (id int PRIMARY KEY, v text) TABLESPACE {name}");
+        client.batch_execute(&sql).expect("make a table");
+    }
+    let joined = cluster.run(&["replication", "setup"]);
+    assert!(joined.status.success(), "{}", said(&joined));
+    let sql = format!("INSERT INTO {name}_caja SELECT n, 'a' FROM generate_series(1, 10000) AS n");
+    cluster.sql("master1").batch_execute(&sql).expect("fill it");
+    wait_until("it arrives", || {
+        values(cluster, name)[1] == [("a".to_string(), 10_000)]
+    });
+    disks
+}
+
+/// What the table in a tablespace holds on each master.
+fn values(cluster: &Cluster, name: &str) -> [Vec<(String, i64)>; 2] {
+    let sql = format!("SELECT v, count(*) FROM {name}_caja GROUP BY v ORDER BY v");
+    ["master1", "master2"].map(|node| {
+        let rows = cluster.sql(node).query(&sql, &[]).expect("read it");
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    })
+}
+
+fn change(cluster: &Cluster, name: &str, value: &str) {
+    let sql = format!("UPDATE {name}_caja SET v = '{value}'");
+    cluster
+        .sql("master1")
+        .batch_execute(&sql)
+        .expect("change it");
+    wait_until("it arrives", || {
+        values(cluster, name)
+            == [
+                vec![(value.to_string(), 10_000)],
+                vec![(value.to_string(), 10_000)],
+            ]
+    });
+}
+
+fn inside(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn run_backup(cluster: &Cluster, kind: &str) -> String {
+    let made = must(cluster, &["run", "master1", "--type", kind, "--json"]);
+    made["backup"]["label"]
+        .as_str()
+        .expect("a label")
+        .to_string()
+}
+
+/// Everything that a server on restored data can reach is its own, whatever tablespaces there are.
+#[test]
+fn a_restore_never_writes_to_the_tablespaces_of_the_running_master() {
+    let cluster = Cluster::start();
+    let [disk, _] = fill(&cluster, "antes");
+    let full = run_backup(&cluster, "full");
+    let drilled = must(&cluster, &["drill", &full, "--json"]);
+    assert_eq!(drilled["ok"], true, "{drilled}");
+    let to = moment();
+    change(&cluster, "antes", "b");
+    let both = |value: &str| {
+        [
+            vec![(value.to_string(), 10_000)],
+            vec![(value.to_string(), 10_000)],
+        ]
+    };
+
+    kill_at(&cluster, &["master1", "--to", &to], "recovering to");
+    assert_eq!(values(&cluster, "antes"), both("b"), "nothing was changed");
+    let told = restore(&cluster, &["master1", "--to", &to]);
+    assert_eq!(values(&cluster, "antes"), both("a"));
+    let old = told["kept_tablespaces"][0].as_str().expect("a folder");
+    assert!(Path::new(old).starts_with(&disk), "{told}");
+    let names = inside(&disk);
+    assert_eq!(
+        names.len(),
+        2,
+        "the old one and the new one alone: {names:?}"
+    );
+    // A person does not need it any more.
+    std::fs::remove_dir_all(old).expect("remove it");
+    std::fs::remove_dir_all(told["kept"].as_str().expect("a folder")).expect("remove it");
+
+    // Once more, from a backup of what was restored.
+    let again = run_backup(&cluster, "full");
+    let to = moment();
+    change(&cluster, "antes", "c");
+    restore(&cluster, &["master1", "--to", &to]);
+    assert_eq!(values(&cluster, "antes"), both("a"), "from {again}");
+    assert!(
+        inside(&disk)
+            .iter()
+            .all(|name| name.starts_with("imdb-ha-restored-"))
+    );
+
+    of_a_later_tablespace(&cluster);
+}
+
+/// One that was made after the backup cannot come back beside the master.
+fn of_a_later_tablespace(cluster: &Cluster) {
+    let old = run_backup(cluster, "full");
+    let [disk, _] = fill(cluster, "luego");
+    let to = moment();
+    change(cluster, "luego", "b");
+    let held = values(cluster, "luego");
+    for more in ["--dry-run", "--yes"] {
+        let told = refused(cluster, &["master1", "--to", &to, more]);
+        assert!(told.contains("tablespace luego"), "{told}");
+        assert!(told.contains("nothing was changed"), "{told}");
+    }
+    // A restore test whose way leads there: the seal of a backup that was made later.
+    let new = run_backup(cluster, "incr");
+    copy_seal(cluster, &new, &old);
+    let output = backup(cluster, &["drill", &old, "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let told = said(&output);
+    assert!(told.contains("\"class\":\"tablespace\""), "{told}");
+    assert!(told.contains(&disk.display().to_string()), "{told}");
+    assert_eq!(values(cluster, "luego"), held, "no restore has reached it");
+    let drilled = must(cluster, &["drill", &new, "--json"]);
+    assert_eq!(drilled["ok"], true, "{drilled}");
+
+    // The master does not know of it any more, so it is the recovery that stops.
+    for node in ["master1", "master2"] {
+        let mut client = cluster.sql(node);
+        client
+            .batch_execute("DROP TABLE luego_caja")
+            .expect("drop it");
+        client
+            .batch_execute("DROP TABLESPACE luego")
+            .expect("drop it");
+    }
+    let told = refused(cluster, &["master1", "--to", &to, "--yes"]);
+    assert!(told.contains(&format!("in {}", disk.display())), "{told}");
+    assert!(told.contains("nothing was changed"), "{told}");
+    assert_eq!(inside(&disk), [""; 0], "it can be used again");
+}
+
+/// Gives a backup the seal of another, so that it is tried up to there.
+fn copy_seal(cluster: &Cluster, from: &str, to: &str) {
+    let raw = must(cluster, &["info", "master1", "--raw"]);
+    let backups = raw[0]["backup"].as_array().expect("a list");
+    let of = backups
+        .iter()
+        .find(|one| one["label"] == from)
+        .expect("it is there");
+    let seal = of["annotation"]["imdb-ha-seal"].as_str().expect("a seal");
+    let folder = format!("{}/pgbackrest/master1", cluster.data);
+    let owner = std::fs::metadata(&folder).expect("the configuration");
+    let mut command = Command::new("setpriv");
+    if owner.uid() != std::fs::metadata("/proc/self").expect("this process").uid() {
+        command.args([
+            format!("--reuid={}", owner.uid()),
+            format!("--regid={}", owner.gid()),
+            "--clear-groups".to_string(),
+        ]);
+    }
+    command.args(["--", "pgbackrest"]).args([
+        format!("--config-path={folder}"),
+        "--stanza=imdb-master1".to_string(),
+        format!("--set={to}"),
+        format!("--annotation=imdb-ha-seal={seal}"),
+        "annotate".to_string(),
+    ]);
+    let output = command.current_dir("/").output().expect("run pgbackrest");
+    assert!(output.status.success(), "{}", said(&output));
 }

@@ -2,6 +2,7 @@
 //! or a killed process says nothing about it.
 
 use super::failure::Failure;
+use super::tablespaces::{self, Stopped};
 
 /// Exit codes of pgBackRest (its build/error.yaml) that a restore has because of what is in the repository: checksum, file-invalid,
 /// format, file-read, file-missing, crypto, json-format. The wrong passphrase or a repository that is gone have some of them too, but
@@ -64,6 +65,8 @@ pub fn is_of_the_backup(failure: &Failure) -> bool {
 pub enum Ending {
     /// The WAL did not reach to the point; the last segment that there was.
     WalEnds(Option<String>),
+    /// The WAL makes a tablespace, which it must not here.
+    Tablespace(Stopped),
     /// Something about the machine, or somebody.
     OfTheMachine,
     /// What was restored.
@@ -80,6 +83,9 @@ pub fn is_damage(said: &str) -> bool {
 /// Tells by its log why a server ended. That somebody sent it a signal, such as the kernel for want of memory, is no fault of
 /// the data.
 pub fn ending(log: &str, by_signal: bool) -> Ending {
+    if let Some(which) = tablespaces::stopped_at(log) {
+        return Ending::Tablespace(which);
+    }
     if by_signal || OF_THE_MACHINE.iter().any(|words| log.contains(words)) {
         return Ending::OfTheMachine;
     }

@@ -125,7 +125,10 @@ impl Place {
         command
             .env_clear()
             .env("PATH", PATH)
-            .env("LC_ALL", "C.UTF-8");
+            .env("LC_ALL", "C.UTF-8")
+            // A label is the time of day, and pgBackRest refuses one that is not later than the last: local time repeats an hour
+            // each autumn, and leaps when the machine's zone is set.
+            .env("TZ", "UTC");
         self.owner.apply(&mut command);
         command
     }
@@ -257,5 +260,19 @@ fn in_one_line(said: &str, status: std::process::ExitStatus) -> String {
     match lines.is_empty() {
         true => format!("it said nothing ({status})"),
         false => lines[lines.len().saturating_sub(6)..].join(" | "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pgbackrest_knows_no_time_zone_but_utc() {
+        let place = Place::at(Path::new("/configuration"), Owner::find().expect("a user"));
+        let command = place.command(NodeId::Master1, &["backup"]);
+        let mut set = command.get_envs();
+        let found = set.find(|(name, _)| *name == "TZ");
+        assert_eq!(found.and_then(|(_, value)| value), Some(OsStr::new("UTC")));
     }
 }

@@ -10,10 +10,12 @@ use super::failure::{Class, Failure};
 use super::keep;
 use super::scratch::{NotServing, Scratch};
 use super::seal::{self, Figures};
+use super::tablespaces;
 use super::verify;
 use crate::config::Config;
 use crate::limits;
 use crate::replication::rejoin;
+use std::path::Path;
 use std::time::Instant;
 
 const DOING: &str = "try a backup of";
@@ -288,6 +290,13 @@ impl Drill<'_> {
         };
         match blame::ending(&scratch.said(), by_signal) {
             Ending::OfTheMachine => Err(self.untried(&error)),
+            Ending::Tablespace(which) => {
+                if let Some(original) = self.place.option(self.entry.node, "pg1-path") {
+                    tablespaces::undo(self.place, &which, Path::new(&original));
+                }
+                let cause = format!("{which} after it: {}", tablespaces::INSTEAD);
+                Err(self.failure(Class::Tablespace, cause).into())
+            }
             Ending::WalEnds(last) => Err(Trouble::WalEnds(lacking(last))),
             Ending::OfTheData => Err(Trouble::Bad(format!("{error:#}"), Vec::new())),
         }

@@ -19,6 +19,8 @@ pub enum Class {
     Configuration,
     NoBackup,
     Damaged,
+    Tablespace,
+    LabelAhead,
     NotInstalled,
     TookTooLong,
     Interrupted,
@@ -50,10 +52,12 @@ pub const CLASSES: &[Row] = &[
     Row { class: Class::StanzaMismatch, name: "stanza-mismatch", exits: &[28, 51, 55, 58], words: &[], retry: true, hint: "the repository belongs to another data folder, or to none yet; `imdb-ha backup bootstrap` mends that" },
     Row { class: Class::Passphrase, name: "passphrase", exits: &[95], words: &["FormatError", "CryptoError", "unable to flush"], retry: false, hint: "the repository was made with another passphrase" },
     Row { class: Class::NoBackup, name: "no-backup", exits: &[75], words: &[], retry: false, hint: "no backup ended before that time" },
+    Row { class: Class::LabelAhead, name: "label-ahead", exits: &[], words: &["not later than latest backup label"], retry: true, hint: "the newest backup was made with another time zone or clock, and its label is ahead; backups go on when UTC has passed it" },
     Row { class: Class::Configuration, name: "configuration", exits: &[29, 31, 32, 37], words: &[], retry: false, hint: "mend pgbackrest.conf" },
     Row { class: Class::Interrupted, name: "interrupted", exits: &[63], words: &[], retry: true, hint: "it was ended before its time" },
     Row { class: Class::NotInstalled, name: "not-installed", exits: &[], words: &[], retry: false, hint: "scripts/install.sh installs pgBackRest" },
     Row { class: Class::TookTooLong, name: "took-too-long", exits: &[], words: &[], retry: true, hint: "the machine or the repository is slow, or hangs" },
+    Row { class: Class::Tablespace, name: "tablespace", exits: &[], words: &[], retry: false, hint: "make a backup now, which has the tablespace: no later moment can be restored without one" },
     Row { class: Class::Damaged, name: "damaged", exits: &[26], words: &[], retry: false, hint: "restore from an older backup, and make a full one" },
     Row { class: Class::Other, name: "other", exits: &[], words: &[], retry: true, hint: "see pgBackRest's log" },
 ];
@@ -154,6 +158,8 @@ mod tests {
             Class::of(Some(82), "WAL segment was not archived"),
             Class::ArchiveBroken
         );
+        let ahead = "[029]: new backup label '20261129-023000F' is not later than latest backup label '20261129-163000F'";
+        assert_eq!(Class::of(Some(29), ahead), Class::LabelAhead);
         assert_eq!(Class::of(None, ""), Class::Interrupted);
         assert_eq!(Class::of(Some(99), "?"), Class::Other);
     }

@@ -1,6 +1,7 @@
 //! Backups of both masters with pgBackRest, which are restored before they are called good.
 
 pub mod alarms;
+pub mod apart;
 pub mod archiver;
 pub mod blame;
 pub mod catalog;
@@ -25,6 +26,7 @@ pub mod seal;
 pub mod shown;
 pub mod sockets;
 pub mod stanza;
+pub mod tablespaces;
 pub mod task;
 pub mod verify;
 pub mod wal;

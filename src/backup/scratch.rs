@@ -1,8 +1,10 @@
 //! A server on a restored data folder that nobody else can reach: it listens on a socket in a folder of its owner's, replicates nothing,
 //! archives nothing, and ends with us.
 
+use super::apart;
 use super::command::{GiveUp, Place};
 use super::sockets::{self, PORT};
+use super::tablespaces;
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
@@ -26,8 +28,11 @@ pub struct Scratch {
     folder: PathBuf,
     /// Where its socket is: the folder, unless that has a name too long for a socket.
     sockets: PathBuf,
+    /// The folders beside its own that are its tablespaces'.
+    pub tablespaces: Vec<PathBuf>,
     programs: Programs,
-    user: String,
+    /// Who may be asked for in turn until one of them is there: what was restored may be older than a role. In the end its superuser.
+    users: Vec<String>,
     database: String,
     child: Option<Child>,
 }
@@ -74,17 +79,24 @@ impl Scratch {
             data: folder.join("data"),
             folder: folder.to_path_buf(),
             sockets: folder.to_path_buf(),
+            tablespaces: vec![folder.to_path_buf()],
             programs,
-            user: url.user(),
+            users: apart::logins(place, node, url.user()),
             database: url.database(),
             child: None,
         };
         scratch.end_leftovers()?;
+        tablespaces::remove_mapped(place, folder, Path::new(&original))?;
         scratch.remove()?;
         place.owner().make_folder(&scratch.folder)?;
         place.owner().make_folder(&scratch.data)?;
         scratch.sockets = sockets::place(&scratch.folder, place.owner())?;
         Ok(scratch)
+    }
+
+    /// The folder that holds everything of it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// A path beside the data folder, removed along with it.
@@ -128,7 +140,7 @@ impl Scratch {
         command
             .env("PGHOST", &self.sockets)
             .env("PGPORT", PORT.to_string())
-            .env("PGUSER", &self.user);
+            .env("PGUSER", self.user());
         command
     }
 
@@ -146,11 +158,13 @@ impl Scratch {
         let access = self.access();
         fs::write(&access, "local all all trust\n")?;
         place.owner().give(&access)?;
+        apart::see_file(place, &self.data)?;
+        tablespaces::close(place, &self.data, &self.tablespaces)?;
         let log = fs::File::create(self.log())?;
         let mut command = self.program(place, "postgres");
         place.lend_passphrase(&mut command);
         command.arg("-D").arg(&self.data);
-        for setting in self.settings() {
+        for setting in apart::settings(&self.data, &self.sockets, &self.access()) {
             command.arg("-c").arg(setting);
         }
         command
@@ -189,7 +203,11 @@ impl Scratch {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(())
+        tablespaces::open(&self.data)
+    }
+
+    fn user(&self) -> &str {
+        self.users.first().map_or("postgres", String::as_str)
     }
 
     /// Who may connect, as a file beside the data folder.
@@ -197,37 +215,8 @@ impl Scratch {
         self.beside("pg_hba.conf")
     }
 
-    /// What makes it another server than the one that it was.
-    fn settings(&self) -> Vec<String> {
-        vec![
-            format!("unix_socket_directories={}", self.sockets.display()),
-            format!("hba_file={}", self.access().display()),
-            format!("port={PORT}"),
-            "listen_addresses=".to_string(),
-            "logging_collector=off".to_string(),
-            "log_destination=stderr".to_string(),
-            // Its words are read, and say from which segment on there was no WAL.
-            "log_min_messages=warning".to_string(),
-            "lc_messages=C".to_string(),
-            // What the original has outside its data folder is not this one's to use.
-            "external_pid_file=".to_string(),
-            "ssl=off".to_string(),
-            "huge_pages=off".to_string(),
-            // It is asked when it has recovered. Before that it would refuse settings that were raised meanwhile, and wait for ever.
-            "hot_standby=off".to_string(),
-            // It is thrown away in any case.
-            "fsync=off".to_string(),
-            "archive_mode=off".to_string(),
-            "synchronous_standby_names=".to_string(),
-            // Its subscriptions must not fetch anything under the name of the server that it was.
-            "max_logical_replication_workers=0".to_string(),
-            "shared_buffers=64MB".to_string(),
-            "cluster_name=scratch".to_string(),
-        ]
-    }
-
     /// Whether it has recovered; one that still does answers questions too, or none.
-    fn is_open(&self, place: &Place) -> anyhow::Result<bool> {
+    fn is_open(&mut self, place: &Place) -> anyhow::Result<bool> {
         if !self.sockets.join(format!(".s.PGSQL.{PORT}")).exists() {
             return Ok(false);
         }
@@ -238,7 +227,7 @@ impl Scratch {
             "-d",
             "postgres",
             "-c",
-            "SELECT pg_catalog.pg_is_in_recovery()",
+            "SELECT pg_catalog.pg_is_in_recovery(), rolname FROM pg_catalog.pg_roles WHERE oid = 10",
         ]);
         let bound = process::Bound {
             patience: limits::SCRATCH_ASK,
@@ -247,7 +236,19 @@ impl Scratch {
         };
         let ended =
             process::finish(&mut command, &bound).context("ask the server on what was restored")?;
-        Ok(ended.is_ok_and(|ended| ended.out.starts_with(b"f")))
+        let Ok(ended) = ended else {
+            return Ok(false);
+        };
+        let said = String::from_utf8_lossy(&ended.out);
+        if let Some(superuser) = said.trim_end_matches('\n').strip_prefix("f|") {
+            // Everybody is trusted here, and checking every page takes the one that initdb made.
+            self.users = vec![superuser.to_string()];
+            return Ok(true);
+        }
+        if String::from_utf8_lossy(&ended.err).contains("does not exist") {
+            self.users.rotate_left(1);
+        }
+        Ok(false)
     }
 
     /// Runs one of PostgreSQL's programs against it, such as `pg_amcheck`.
@@ -281,7 +282,7 @@ impl Scratch {
         patience: Duration,
         work: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
     ) -> anyhow::Result<T> {
-        let settings = pg::over_socket(&self.sockets, PORT, &self.user, &self.database);
+        let settings = pg::over_socket(&self.sockets, PORT, self.user(), &self.database);
         let sessions = Sessions::start_patient(self.node, settings)?;
         Ok(sessions.run(patience, work)?)
     }
@@ -315,6 +316,7 @@ impl Scratch {
     /// Those of the file system.
     pub fn remove(&self) -> anyhow::Result<()> {
         sockets::remove(&self.folder)?;
+        tablespaces::open(&self.data)?;
         // Whoever was ended a moment ago may still be writing into it.
         let deadline = Instant::now() + limits::SCRATCH_REMOVE;
         loop {

@@ -32,7 +32,7 @@ impl Archive {
         let folder = place.folder(self.node).display().to_string();
         format!(
             "archive_mode = on\n\
-             archive_command = 'pgbackrest --config-path=\"{}\" --stanza={} archive-push %p'\n",
+             archive_command = 'env TZ=UTC pgbackrest --config-path=\"{}\" --stanza={} archive-push %p'\n",
             folder.replace('\'', "''"),
             crate::backup::stanza(self.node)
         )

@@ -8,14 +8,17 @@ use super::wal;
 use crate::backup::command::{NEVER, Place};
 use crate::backup::entry::human;
 use crate::backup::scratch::Scratch;
+use crate::backup::tablespaces::{self, INSTEAD};
 use crate::config::Config;
 use crate::limits;
 use crate::output::say;
 use crate::replication::rejoin;
 use anyhow::{Context, bail};
 use nix::sys::statvfs::statvfs;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Settings of a server that was restored, which belong to the recovery and to the master that it was.
@@ -55,6 +58,8 @@ pub struct Found {
     pub last: Option<String>,
     /// Rows of each table of schema public.
     pub rows: Vec<(String, i64)>,
+    /// The tablespaces that it has.
+    tablespaces: Vec<u32>,
     /// The segment that it writes to.
     segment: String,
     /// Whether it was being rebuilt from the other master, and so does not hold everything.
@@ -82,7 +87,11 @@ pub fn prepare(
             .with_context(|| format!("rename the folder to {}", restored.display()))?;
         Ok((restored, marker))
     });
-    let ended = scratch.stop().and_then(|()| scratch.remove());
+    let ended = scratch.stop().and_then(|()| match &made {
+        Ok(_) => Ok(()),
+        Err(_) => tablespaces::remove_mapped(place, &folder, &data),
+    });
+    let ended = ended.and_then(|()| scratch.remove());
     let made =
         made.with_context(|| format!("restore {} beside {node}; nothing was changed", plan.label))?;
     ended?;
@@ -97,7 +106,10 @@ fn make(
     scratch: &mut Scratch,
 ) -> anyhow::Result<Marker> {
     let node = plan.goal.node;
-    check_room(&scratch.data, plan)?;
+    check_room(place, &scratch.data, plan)?;
+    tablespaces::make(place, scratch.folder(), &plan.tablespaces)?;
+    let places = plan.tablespaces.iter().map(|(_, to)| to.clone());
+    scratch.tablespaces = places.collect();
     say(&format!(
         "{node}: restoring {} ({}) beside it",
         plan.label,
@@ -123,8 +135,15 @@ fn make(
     drop(file);
     say(&format!("{node}: recovering to {}", plan.state()));
     let recovered = scratch.start(place, limits::RESTORE_RECOVER, NEVER);
-    recovered.map_err(|error| explain(error, plan))?;
+    if let Err(error) = recovered {
+        let Some(stopped) = tablespaces::stopped_at(&scratch.said()) else {
+            return Err(explain(error, plan));
+        };
+        tablespaces::undo(place, &stopped, &old);
+        return Err(error.context(format!("{stopped} after {}: {INSTEAD}", plan.label)));
+    }
     let found = look(scratch)?;
+    tablespaces::forget_dropped(place, &scratch.data, &found.tablespaces, &old)?;
     if found.unfinished {
         bail!(
             "{node} was being rebuilt from {peer} at that moment and did not hold everything; choose another moment, \
@@ -148,19 +167,36 @@ fn make(
     Ok(marker)
 }
 
-/// A full disk would take the running master along.
-fn check_room(folder: &Path, plan: &Plan) -> anyhow::Result<()> {
-    let disk =
-        statvfs(folder).with_context(|| format!("see how much room {} has", folder.display()))?;
-    let room = disk.blocks_available().saturating_mul(disk.fragment_size());
-    let needed = plan.size + plan.size / 5 + limits::RESTORE_ROOM_BYTES;
-    if room < needed {
-        bail!(
-            "{} has room for {}, and this needs {}",
-            folder.display(),
-            human(room),
-            human(needed)
-        );
+/// A full disk would take the running master along, and each tablespace may be on another one.
+fn check_room(place: &Place, folder: &Path, plan: &Plan) -> anyhow::Result<()> {
+    let mut parts = vec![(folder, plan.size)];
+    if !plan.tablespaces.is_empty() {
+        let (data, of) = tablespaces::sizes(place, plan.goal.node, &plan.label)?;
+        parts = vec![(folder, data)];
+        for (tablespace, to) in &plan.tablespaces {
+            let size = of.get(&tablespace.oid).copied().unwrap_or(0);
+            parts.push((to.parent().unwrap_or(to), size));
+        }
+    }
+    let mut needed: BTreeMap<u64, (&Path, u64)> = BTreeMap::new();
+    for (folder, size) in parts {
+        let disk = fs::metadata(folder)
+            .with_context(|| format!("see on which disk {} is", folder.display()))?;
+        needed.entry(disk.dev()).or_insert((folder, 0)).1 += size;
+    }
+    for (folder, size) in needed.into_values() {
+        let disk = statvfs(folder)
+            .with_context(|| format!("see how much room {} has", folder.display()))?;
+        let room = disk.blocks_available().saturating_mul(disk.fragment_size());
+        let needed = size + size / 5 + limits::RESTORE_ROOM_BYTES;
+        if room < needed {
+            bail!(
+                "{} has room for {}, and this needs {}",
+                folder.display(),
+                human(room),
+                human(needed)
+            );
+        }
     }
     Ok(())
 }
@@ -198,6 +234,8 @@ fn look(scratch: &Scratch) -> anyhow::Result<Found> {
              WHERE schemaname = 'public' ORDER BY 1",
             &[],
         )?;
+        let sql = "SELECT oid FROM pg_catalog.pg_tablespace";
+        let tablespaces = client.query(sql, &[])?;
         let mut rows = Vec::new();
         for table in tables {
             let name: String = table.try_get(0)?;
@@ -206,6 +244,10 @@ fn look(scratch: &Scratch) -> anyhow::Result<Found> {
         }
         Ok(Found {
             unfinished,
+            tablespaces: tablespaces
+                .iter()
+                .map(|row| row.try_get(0))
+                .collect::<Result<_, _>>()?,
             segment: row.try_get(0)?,
             last: row.try_get(1)?,
             rows,

@@ -3,6 +3,7 @@
 
 use super::beside::folders;
 use crate::backup::command::Place;
+use crate::backup::tablespaces;
 use crate::output::say;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -71,7 +72,7 @@ pub fn remove(data: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn tidy(data: &Path) -> anyhow::Result<()> {
+pub fn tidy(place: &Place, data: &Path) -> anyhow::Result<()> {
     let (restored, _) = folders(data);
     if !restored.exists() {
         return Ok(());
@@ -86,6 +87,7 @@ pub fn tidy(data: &Path) -> anyhow::Result<()> {
                 "removing {}, which an interrupted restore left",
                 restored.display()
             ));
+            tablespaces::remove_linked(place, &restored, data)?;
             fs::remove_dir_all(&restored).with_context(|| format!("remove {}", restored.display()))
         }
     }
@@ -143,7 +145,7 @@ mod tests {
                     write(&place, folder, &marker).expect("a marker");
                 }
             }
-            tidy(&data).expect("tidied");
+            tidy(&place, &data).expect("tidied");
             let which = |folder: &Path| fs::read_to_string(folder.join("which")).ok();
             (which(&data), which(&kept), restored.exists())
         };

@@ -10,6 +10,7 @@ mod timeline;
 mod wal;
 
 use super::command::Place;
+use super::tablespaces::{self, Tablespace};
 use crate::cli::Restore;
 use crate::cluster::NodeId;
 use crate::config::Config;
@@ -21,7 +22,7 @@ use cutover::Cutover;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use marker::Marker;
-use plan::{Goal, Point};
+use plan::{Goal, Plan, Point};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
@@ -112,10 +113,11 @@ pub fn report(
         }
         ask(wanted, &[line])?;
         let _claim = place.claim_when_free(node, "restore", &mut say)?;
-        marker::tidy(&data)?;
+        marker::tidy(place, &data)?;
         return end(&cutover, wanted, &found, now);
     }
-    let plan = plan::choose(&goal, &timeline::candidates(place, node, goal.timeline)?)?;
+    let mut plan = plan::choose(&goal, &timeline::candidates(place, node, goal.timeline)?)?;
+    plan.tablespaces = tablespaces(place, config, servers, &plan, now)?;
     let kept = data.exists().then_some(kept.as_path());
     let lines = plan.lines(kept, now);
     if wanted.dry_run {
@@ -126,7 +128,7 @@ pub fn report(
     let _claim = place.claim_when_free(node, "restore", &mut say)?;
     marker.state = plan.state();
     marker.label = plan.label.clone();
-    marker::tidy(&data)?;
+    marker::tidy(place, &data)?;
     // Of an earlier one that was ended by other means; from here on a note in the data folder says that it has been exchanged.
     marker::remove(&data)?;
     if servers.runs(node)? {
@@ -135,6 +137,38 @@ pub fn report(
     let (restored, marker) = beside::prepare(place, config, servers, &plan, marker)?;
     cutover.exchange(&restored, &marker)?;
     end(&cutover, wanted, &marker, now)
+}
+
+/// The tablespaces of the backup, and where each will be.
+///
+/// # Errors
+/// When the way to the moment leads over the making of another one.
+fn tablespaces(
+    place: &Place,
+    config: &Config,
+    servers: &dyn Servers,
+    plan: &Plan,
+    now: Timestamp,
+) -> anyhow::Result<Vec<(Tablespace, PathBuf)>> {
+    let node = plan.goal.node;
+    let found = tablespaces::of_backup(place, node, &plan.label)?;
+    if servers.runs(node)? {
+        let present = tablespaces::of_master(config, node)?;
+        plan::refuse_later_tablespaces(&plan.goal, &plan.label, &found, &present)?;
+    }
+    let at = in_names(now);
+    let with_place = |tablespace: Tablespace| {
+        let to = tablespace.place(&at);
+        (tablespace, to)
+    };
+    Ok(found.into_iter().map(with_place).collect())
+}
+
+/// A time as it stands in the names of folders.
+fn in_names(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC)
+        .strftime("%Y%m%dT%H%M%SZ")
+        .to_string()
 }
 
 /// What is wanted, as far as it can be understood without asking anybody.
@@ -160,8 +194,7 @@ fn understand(wanted: &Restore, now: Timestamp) -> anyhow::Result<Goal> {
 /// Where the data folder of now will be.
 fn kept(data: &Path, now: Timestamp) -> PathBuf {
     let mut name = data.file_name().unwrap_or_default().to_os_string();
-    let at = now.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ");
-    name.push(format!(".before-{at}"));
+    name.push(format!(".before-{}", in_names(now)));
     data.with_file_name(name)
 }
 
@@ -178,10 +211,12 @@ fn end(
     let seconds = Timestamp::now().duration_since(began).as_secs_f64();
     let next = format!("imdb-ha backup run {node} --type full");
     let kept = marker.kept.exists().then_some(&marker.kept);
+    let folders = kept.map_or(Vec::new(), |kept| tablespaces::folders_of(kept));
     if wanted.json {
         output::print(json!({
             "ok": true, "node": node, "state": marker.state, "label": marker.label, "last": marker.last,
             "rows": marker.rows, "compared": compared.rows, "equal": equal, "kept": kept,
+            "kept_tablespaces": folders,
             "seconds": (seconds * 10.0).round() / 10.0, "next": next,
         }));
         return Ok(ExitCode::SUCCESS);
@@ -205,6 +240,12 @@ fn end(
         output::print(format_args!(
             "  the data of {node} before this is in {}; remove it when nobody needs it",
             kept.display()
+        ));
+    }
+    for folder in folders {
+        output::print(format_args!(
+            "  and a tablespace of it in {}",
+            folder.display()
         ));
     }
     output::print(format_args!("begin a new series of backups now: {next}"));

@@ -4,12 +4,13 @@ use super::timeline::Candidate;
 use crate::backup::Kind;
 use crate::backup::entry::{Entry, human, rfc3339};
 use crate::backup::stanza;
+use crate::backup::tablespaces::{INSTEAD, Present, Tablespace};
 use crate::cluster::NodeId;
 use anyhow::{Context, bail};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Up to where the WAL is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Plan {
     pub verdict: &'static str,
     /// Newer ones that would have been taken, and why they were not.
     pub skipped: Vec<String>,
+    /// Its tablespaces, and where each will be.
+    pub tablespaces: Vec<(Tablespace, PathBuf)>,
 }
 
 /// Understands a moment: with a zone as RFC 3339 has it, or local time.
@@ -101,6 +104,7 @@ pub fn choose(goal: &Goal, candidates: &[Candidate]) -> anyhow::Result<Plan> {
         size: entry.size,
         verdict: entry.verdict(&all),
         skipped,
+        tablespaces: Vec::new(),
     };
     if let Some(label) = &goal.set {
         let entry = all.iter().find(|entry| entry.label == *label);
@@ -151,6 +155,39 @@ pub fn choose(goal: &Goal, candidates: &[Candidate]) -> anyhow::Result<Plan> {
     }
 }
 
+/// Refuses what leads over the making of a tablespace, as far as the master itself tells: the one is there now, the backup has it not, and it was
+/// made before the moment. What it does not tell, such as one that was dropped since, stops the recovery.
+///
+/// # Errors
+/// Which tablespace, and what to do.
+pub fn refuse_later_tablespaces(
+    goal: &Goal,
+    label: &str,
+    in_backup: &[Tablespace],
+    present: &[Present],
+) -> anyhow::Result<()> {
+    let until = match goal.point {
+        Point::End => i64::MAX,
+        Point::Moment(at) => at.as_microsecond(),
+        Point::Backup => return Ok(()),
+    };
+    // On an older timeline it may never have been made.
+    let certain = goal.timeline.is_none();
+    for one in present {
+        let has = in_backup.iter().any(|tablespace| tablespace.oid == one.oid);
+        let before = one.made.is_some_and(|made| made <= until) || goal.point == Point::End;
+        if !has && before && certain {
+            bail!(
+                "tablespace {} ({}) of {} was made after {label} began: {INSTEAD}; nothing was changed",
+                one.name,
+                one.location,
+                goal.node
+            );
+        }
+    }
+    Ok(())
+}
+
 impl Plan {
     /// What pgBackRest is told, beside where to restore to.
     pub fn arguments(&self) -> Vec<String> {
@@ -174,6 +211,10 @@ impl Plan {
         if self.goal.point != Point::End {
             arguments.push("--target-action=promote".to_string());
         }
+        let map = |(tablespace, to): &(Tablespace, PathBuf)| {
+            format!("--tablespace-map={}={}", tablespace.oid, to.display())
+        };
+        arguments.extend(self.tablespaces.iter().map(map));
         arguments
     }
 
@@ -235,6 +276,13 @@ impl Plan {
             format!("kept      {kept}"),
             format!("rebuilt   {peer}, from {node}"),
         ];
+        lines.extend(self.tablespaces.iter().map(|(tablespace, to)| {
+            format!(
+                "moved     tablespace {}, to {}",
+                tablespace.name,
+                to.display()
+            )
+        }));
         if self.goal.point == Point::End {
             lines.push(format!(
                 "instead   where {node} alone is damaged, `imdb-ha rejoin {node}` brings it back from {peer} and loses nothing"
@@ -263,6 +311,9 @@ impl Plan {
             "kept": kept,
             "rebuilt": self.goal.node.peer(),
             "skipped": self.skipped,
+            "tablespaces": self.tablespaces.iter().map(|(tablespace, to)| json!({
+                "name": tablespace.name, "was": tablespace.destination, "to": to,
+            })).collect::<Vec<_>>(),
         })
     }
 }
