@@ -24,6 +24,8 @@ pub struct Attempt {
     pub number: u32,
     /// An earlier try may have taken effect, here or on the other master.
     pub may_have_happened: bool,
+    /// One may have taken effect on the other master, from where it need not have arrived here.
+    pub may_be_elsewhere: bool,
 }
 
 /// Why a call has no result.
@@ -79,6 +81,7 @@ impl Dispatch {
     {
         let work = Arc::new(work);
         let mut may_have_happened = false;
+        let mut may_be_on = [false; 2];
         let mut last_cause = String::from("writes are held by a handover");
         let mut number = 0;
         while number < limits::ATTEMPTS_MAX && Instant::now() < deadline {
@@ -107,6 +110,7 @@ impl Dispatch {
             let attempt = Attempt {
                 number,
                 may_have_happened,
+                may_be_elsewhere: may_be_on[node.peer().index()],
             };
             number += 1;
             let work = Arc::clone(&work);
@@ -124,6 +128,7 @@ impl Dispatch {
                 Err(CallError::NotStarted(cause)) => last_cause = cause,
                 Err(CallError::Unknown(cause)) => {
                     may_have_happened = true;
+                    may_be_on[node.index()] = true;
                     last_cause = cause;
                 }
             }

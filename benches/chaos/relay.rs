@@ -17,6 +17,9 @@ pub enum Mode {
     Cut,
     /// Takes everything and passes nothing on; what it took goes on its way when it ends.
     Hole,
+    /// Holds PostgreSQL's answers to what has changed rows, each with all that comes after it on its
+    /// connection. Whoever only asks, a probe for one, notices nothing.
+    Mute,
 }
 
 /// How long a dead server is left before it is looked for again.
@@ -74,11 +77,16 @@ impl Relay {
     pub fn set(&self, mode: Mode) {
         self.inner.change(|state| state.mode = mode);
         if mode == Mode::Cut {
-            lock(&self.inner.pairs)
-                .drain(..)
-                .filter_map(|pair| pair.upgrade())
-                .for_each(|pair| pair.reset());
+            self.reset();
         }
+    }
+
+    /// Resets what is open, with all that it holds, and goes on as before.
+    pub fn reset(&self) {
+        lock(&self.inner.pairs)
+            .drain(..)
+            .filter_map(|pair| pair.upgrade())
+            .for_each(|pair| pair.reset());
     }
 }
 
@@ -90,7 +98,7 @@ impl Inner {
         let listen = match state.mode {
             Mode::Pass => state.server_lives,
             Mode::Cut => false,
-            Mode::Hole => true,
+            Mode::Hole | Mode::Mute => true,
         };
         if listen != state.listening {
             let done = match listen {
@@ -146,10 +154,10 @@ impl Inner {
         connected
     }
 
-    /// Waits for as long as nothing passes.
-    fn wait_out_hole(&self) -> Mode {
+    /// Waits for as long as nothing passes, or nothing that tells of a change.
+    fn wait_out_hole(&self, tells: bool) -> Mode {
         let mut state = lock(&self.state);
-        while state.mode == Mode::Hole {
+        while state.mode == Mode::Hole || (tells && state.mode == Mode::Mute) {
             let woken = self.changed.wait(state);
             state = woken.unwrap_or_else(PoisonError::into_inner);
         }
@@ -158,7 +166,7 @@ impl Inner {
 
     fn join(&self, client: TcpStream) {
         // Held until the server is known, and then the two end together.
-        let cut = self.wait_out_hole() == Mode::Cut;
+        let cut = self.wait_out_hole(false) == Mode::Cut;
         let server = match cut {
             true => None,
             false => self.connect().ok(),
@@ -198,7 +206,15 @@ impl Inner {
                 // Before the client hears of it, and looks for the server itself.
                 let _ = self.connect();
             }
-            self.wait_out_hole();
+            let answered = match read {
+                Ok(count) if std::ptr::eq(from, &pair.server) => &piece[..count],
+                _ => &[],
+            };
+            // What was held when the connection was cut is lost with it.
+            if self.wait_out_hole(tells_of_change(answered)) == Mode::Cut {
+                pair.reset();
+                return;
+            }
             let passed = match read {
                 // Woken by the reset, which a farewell must not come before.
                 Ok(0) if pair.broken.load(Ordering::SeqCst) => return,
@@ -215,6 +231,13 @@ impl Inner {
             }
         }
     }
+}
+
+/// Whether rows were changed, as the tag of a command says.
+fn tells_of_change(answer: &[u8]) -> bool {
+    let tags: [&[u8]; 3] = [b"INSERT 0 ", b"UPDATE ", b"DELETE "];
+    tags.iter()
+        .any(|tag| answer.windows(tag.len()).any(|part| part == *tag))
 }
 
 /// Two connections that are one to their ends.

@@ -23,7 +23,7 @@ pub enum Created {
     /// `USE_SEQUENCE=true`, and the table has none.
     NoSequence,
     /// A later try took over, or nobody waited any more when it began, or a row that may have been this
-    /// one was deleted.
+    /// one was changed or deleted since.
     Superseded,
     /// No free id was found in [`limits::ID_DRAWS_MAX`] draws, or the ids are used up.
     NoFreeId,
@@ -51,6 +51,11 @@ impl Open<'_> {
     fn is_doubtful(&self, attempt: Attempt) -> bool {
         self.kept && (attempt.may_have_happened || self.entry.may_have_happened())
     }
+
+    /// An earlier try may have inserted it on the other master, or in an earlier call on either.
+    fn may_be_elsewhere(&self, attempt: Attempt) -> bool {
+        self.kept && (attempt.may_be_elsewhere || self.entry.may_have_happened())
+    }
 }
 
 /// Where ids come from.
@@ -63,6 +68,7 @@ enum Source {
 
 const DRAW: &str = include_str!("../../sql/draw_ids.sql");
 const INSERT: &str = include_str!("../../sql/insert_genres.sql");
+const OLDER: &str = include_str!("../../sql/older_genres.sql");
 const SAME: &str = include_str!("../../sql/same_genres.sql");
 const BURIED: &str = include_str!("../../sql/buried_genres.sql");
 const ALIGN: &str = include_str!("../../sql/align_sequences.sql");
@@ -115,13 +121,14 @@ impl Batch {
     ) -> Result<Vec<Open<'a>>, Error> {
         let this = (self.number, attempt.number);
         // Before anything is inserted, since a row that was made and then deleted must not come back.
-        let before = find_same(session, attempt, &open, &HashMap::new())?;
+        let doubtful = open.iter().filter(|row| row.is_doubtful(attempt));
+        let before = find_same(session, doubtful)?;
         open.retain(|row| match row.id.and_then(|id| before.get(&id)) {
-            Some(genre) if row.kept => {
+            Some(genre) => {
                 created[row.index] = Created::Row(genre.clone());
                 false
             }
-            _ => true,
+            None => true,
         });
         let lacking = open.iter().filter(|row| row.id.is_none()).count();
         let mut source = Source::Nowhere;
@@ -145,7 +152,9 @@ impl Batch {
                 !lacks
             });
         }
-        let there = find_same(session, attempt, &open, &made)?;
+        // Whatever a trigger of somebody else's has done with it: a row with this stamp is this row.
+        let is_left = |row: &&Open| row.id.is_some_and(|id| !made.contains_key(&id));
+        let there = find_same(session, open.iter().filter(is_left))?;
         open.retain(|row| {
             let found = row.id.and_then(|id| made.get(&id).or(there.get(&id)));
             if let Some(genre) = found {
@@ -162,8 +171,8 @@ impl Batch {
     }
 
     /// What becomes of rows that were not inserted; returns those that are tried again. One whose id has
-    /// been deleted since its request gets a later stamp, or, if the deleted row may have been this one,
-    /// an unknown outcome.
+    /// been deleted since its request gets a later stamp. If what was deleted, or what is under its id
+    /// now, may have been this row, its outcome is unknown: it is not inserted again, under no id.
     fn sort_out<'a>(
         &self,
         session: &mut Session,
@@ -173,11 +182,17 @@ impl Batch {
     ) -> Result<Vec<Open<'a>>, Error> {
         let this = (self.number, attempt.number);
         let buried = find_buried(session, &left)?;
+        let doubtful = left.iter().filter(|row| row.is_doubtful(attempt));
+        let older = find_older(session, doubtful)?;
         let mut again = Vec::new();
         for mut row in left {
+            let never_here = row.id.is_some_and(|id| older.contains(&id));
+            let is_doubtful =
+                row.is_doubtful(attempt) && (!never_here || row.may_be_elsewhere(attempt));
             match row.id.and_then(|id| buried.get(&id)) {
+                _ if is_doubtful => {}
                 Some(deleted) => {
-                    if !row.is_doubtful(attempt) && row.entry.postpone(*deleted, this) {
+                    if row.entry.postpone(*deleted, this) {
                         again.push(row);
                     }
                 }
@@ -296,31 +311,41 @@ fn insert(session: &mut Session, open: &[Open<'_>]) -> Result<HashMap<i32, Genre
     Ok(made)
 }
 
-/// Which of the rows that were not inserted have been before, by an earlier try.
-fn find_same(
+/// Which of these rows are there, or have been: their stamps are nobody else's.
+fn find_same<'a>(
     session: &mut Session,
-    attempt: Attempt,
-    open: &[Open<'_>],
-    made: &HashMap<i32, Genre>,
+    rows: impl Iterator<Item = &'a Open<'a>>,
 ) -> Result<HashMap<i32, Genre>, Error> {
-    let doubtful: Vec<(i32, &Entry)> = open
-        .iter()
-        .filter(|row| row.is_doubtful(attempt))
-        .filter_map(|row| Some((row.id?, row.entry)))
-        .filter(|(id, _)| !made.contains_key(id))
-        .collect();
-    if doubtful.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let ids: Vec<i32> = doubtful.iter().map(|(id, _)| *id).collect();
-    let names: Vec<&str> = doubtful.iter().map(|(_, entry)| entry.genero()).collect();
-    let times: Vec<SystemTime> = doubtful.iter().map(|(_, entry)| entry.at()).collect();
+    let rows: Vec<(i32, &Entry)> = rows.filter_map(|row| Some((row.id?, row.entry))).collect();
     let mut there = HashMap::new();
+    if rows.is_empty() {
+        return Ok(there);
+    }
+    let ids: Vec<i32> = rows.iter().map(|(id, _)| *id).collect();
+    let names: Vec<&str> = rows.iter().map(|(_, entry)| entry.genero()).collect();
+    let times: Vec<SystemTime> = rows.iter().map(|(_, entry)| entry.at()).collect();
     for row in session.query(SAME, &[&ids, &names, &times])? {
         let row = genre(&row)?;
         there.insert(row.id_genero, row);
     }
     Ok(there)
+}
+
+/// Which of their ids belong to a row here that is older than they are. Had one of them ever been
+/// here, what is there now would be newer.
+fn find_older<'a>(
+    session: &mut Session,
+    rows: impl Iterator<Item = &'a Open<'a>>,
+) -> Result<HashSet<i32>, Error> {
+    let rows: Vec<(i32, SystemTime)> = rows
+        .filter_map(|row| Some((row.id?, row.entry.at())))
+        .collect();
+    if rows.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (ids, times): (Vec<i32>, Vec<SystemTime>) = rows.into_iter().unzip();
+    let found = session.query(OLDER, &[&ids, &times])?;
+    found.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// When the ids of rows that were not inserted were deleted last, of those that nobody has and that were

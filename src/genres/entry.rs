@@ -1,8 +1,9 @@
 //! One insert over all its tries: what it wants, what was settled for it, and whether somebody still waits.
 
+use super::stamp;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// One row to be inserted, over all its tries and batches.
 pub(super) struct Entry {
@@ -45,7 +46,7 @@ impl Entry {
             draw: Mutex::new(Draw {
                 newest: (0, 0),
                 id: None,
-                at: SystemTime::now(),
+                at: stamp::now(),
             }),
         }
     }
@@ -128,7 +129,7 @@ impl Entry {
         let mut draw = self.draw();
         let may = draw.newest == this && !self.is_abandoned();
         if may {
-            draw.at = deleted + Duration::from_micros(1);
+            draw.at = stamp::after(deleted);
         }
         may
     }

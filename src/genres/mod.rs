@@ -3,6 +3,7 @@
 mod batch;
 mod entry;
 mod lane;
+mod stamp;
 mod store;
 
 pub use batch::Created;

@@ -2,6 +2,7 @@
 //! (`lane.rs`); an update or a deletion is a call of its own, which can be repeated.
 
 use super::lane::{Lane, Then};
+use super::stamp;
 use crate::cluster::NodeId;
 use crate::config::UseSequence;
 use crate::dispatch::{Attempt, Dispatch, Failed, Kind};
@@ -9,9 +10,8 @@ use crate::limits;
 use crate::pg::Session;
 use postgres::{Error, Row};
 use serde::Serialize;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
 /// A genre, as a client sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,7 +30,7 @@ pub enum Changed {
     Row(Genre),
     /// There is no row with this id.
     NotThere,
-    /// There is none, and an earlier try may be why, or may have met one.
+    /// An earlier try may have done it, and what it would have left is not there, or not any more.
     Unknown,
 }
 
@@ -42,10 +42,10 @@ pub struct Store {
 
 const SELECT: &str =
     "SELECT id_genero::int4, genero::text FROM public.generos WHERE id_genero = $1::int4";
-const SELECT_STAMP: &str = "SELECT id_genero::int4, genero::text, cambiado_en FROM public.generos \
-    WHERE id_genero = $1::int4";
+const STAMP: &str = "SELECT cambiado_en FROM public.generos WHERE id_genero = $1::int4";
 // Both take only a row that is older than the request: a try that was given up on may still be on its
-// way to a server that does not answer, and must not undo what has happened since.
+// way to a server that does not answer, and must not undo what has happened since. What they leave
+// has exactly the stamp of the request, and by it a later try recognises it.
 const UPDATE: &str = "UPDATE public.generos SET genero = $2::text, cambiado_en = $3::timestamptz \
     WHERE id_genero = $1::int4 AND cambiado_en < $3::timestamptz \
     RETURNING id_genero::int4, genero::text";
@@ -53,9 +53,12 @@ const UPDATE: &str = "UPDATE public.generos SET genero = $2::text, cambiado_en =
 const DELETE: &str = "WITH hora AS MATERIALIZED (\
     SELECT pg_catalog.set_config('imdb_ha.hora', ($2::timestamptz)::text, true)) \
     DELETE FROM public.generos USING hora \
-    WHERE id_genero = $1::int4 AND cambiado_en <= $2::timestamptz \
+    WHERE id_genero = $1::int4 AND cambiado_en < $2::timestamptz \
     RETURNING id_genero::int4, genero::text";
+const UPDATED: &str = include_str!("../../sql/updated_genre.sql");
 const DELETED: &str = include_str!("../../sql/deleted_genre.sql");
+const DELETED_SINCE: &str = "SELECT FROM imdb_ha.borrados \
+    WHERE id_genero = $1::int4 AND cuando >= $2::timestamptz LIMIT 1";
 const LIST: &str = "SELECT id_genero::int4, genero::text FROM public.generos \
     WHERE id_genero > $1::int4 AND ($2::text IS NULL OR strpos(lower(genero), lower($2::text)) > 0) \
     ORDER BY id_genero LIMIT $3::int8";
@@ -130,8 +133,10 @@ impl Store {
         let change = Arc::new(Change {
             id,
             genero,
-            at: SystemTime::now(),
-            newest: AtomicU32::new(0),
+            tries: Mutex::new(Tries {
+                newest: 0,
+                at: stamp::now(),
+            }),
         });
         let tried = Arc::clone(&change);
         let outcome = self
@@ -140,7 +145,7 @@ impl Store {
                 tried.run(session, attempt)
             });
         // Nobody waits for any of its tries now: one that still runs, late, is none of the newest.
-        change.newest.store(u32::MAX, Ordering::SeqCst);
+        change.enter(u32::MAX);
         outcome
     }
 }
@@ -150,16 +155,26 @@ struct Change {
     id: i32,
     /// The new name; none for a deletion.
     genero: Option<String>,
-    /// The time of the request.
-    at: SystemTime,
+    tries: Mutex<Tries>,
+}
+
+struct Tries {
     /// The newest try; past all of them when the request has been answered.
-    newest: AtomicU32,
+    newest: u32,
+    /// The stamp: that of the request, or just after that of a newer row, which only a try moves that is
+    /// the newest and before which none can have taken effect. So a change has never left but one.
+    at: SystemTime,
 }
 
 impl Change {
     fn run(&self, session: &mut Session, attempt: Attempt) -> Result<Changed, Error> {
-        self.newest.fetch_max(attempt.number, Ordering::SeqCst);
-        let mut at = self.at;
+        let mut at = self.enter(attempt.number);
+        let doubtful = attempt.may_have_happened;
+        if doubtful {
+            if let Some(row) = self.find_trace(session, at)? {
+                return Ok(Changed::Row(row));
+            }
+        }
         for _ in 0..limits::ID_DRAWS_MAX {
             let changed = match &self.genero {
                 Some(genero) => session.query(UPDATE, &[&self.id, genero, &at])?,
@@ -168,43 +183,75 @@ impl Change {
             if let Some(row) = changed.first() {
                 return Ok(Changed::Row(genre(row)?));
             }
-            let found = session.query(SELECT_STAMP, &[&self.id])?;
-            let Some(row) = found.first() else {
-                return self.explain_absence(session, attempt, at);
-            };
-            let stamp: SystemTime = row.try_get(2)?;
-            let row = genre(row)?;
-            if self.genero.as_ref() == Some(&row.genero) && stamp == at {
-                return Ok(Changed::Row(row)); // an earlier try did it
+            let found = session.query(STAMP, &[&self.id])?;
+            if doubtful {
+                return self.explain(session, attempt, at, found.is_empty());
             }
+            let Some(row) = found.first() else {
+                return Ok(Changed::NotThere);
+            };
             // The row is newer than the request: another request was faster, or the clocks differ.
             // Whoever waits for this try wants it done now; nobody waits for an earlier one.
-            if self.newest.load(Ordering::SeqCst) != attempt.number {
-                break;
+            match self.move_past(row.try_get(0)?, attempt.number) {
+                Some(later) => at = later,
+                None => break,
             }
-            at = stamp + Duration::from_micros(1);
         }
         Ok(Changed::Unknown)
     }
 
-    /// There is no row: because an earlier try deleted it, because it never was, or for a reason that
-    /// cannot be told from these two.
-    fn explain_absence(
+    /// What is to be said of a try that has changed nothing, when an earlier one may have: what is there is
+    /// newer than the request, or nothing is there.
+    fn explain(
         &self,
         session: &mut Session,
         attempt: Attempt,
         at: SystemTime,
+        absent: bool,
     ) -> Result<Changed, Error> {
-        if !attempt.may_have_happened {
-            return Ok(Changed::NotThere);
+        // The earlier try may have come a moment ago.
+        if let Some(row) = self.find_trace(session, at)? {
+            return Ok(Changed::Row(row));
         }
-        if self.genero.is_some() {
-            return Ok(Changed::Unknown);
+        // Had there been a row since the request, its deletion would be on record.
+        let never = absent
+            && !attempt.may_be_elsewhere
+            && session.query(DELETED_SINCE, &[&self.id, &at])?.is_empty();
+        Ok(match never {
+            true => Changed::NotThere,
+            false => Changed::Unknown,
+        })
+    }
+
+    /// What this change has left at an earlier try, if that can still be seen: an update may have been
+    /// overwritten since.
+    fn find_trace(&self, session: &mut Session, at: SystemTime) -> Result<Option<Genre>, Error> {
+        let found = match &self.genero {
+            Some(genero) => session.query(UPDATED, &[&self.id, genero, &at])?,
+            None => session.query(DELETED, &[&self.id, &at])?,
+        };
+        found.first().map(genre).transpose()
+    }
+
+    /// Tells that a try is under way, and returns the stamp.
+    fn enter(&self, number: u32) -> SystemTime {
+        let mut tries = self.tries();
+        tries.newest = tries.newest.max(number);
+        tries.at
+    }
+
+    /// Moves the stamp past that of a newer row, unless a later try is under way or nobody waits any more.
+    fn move_past(&self, stamp: SystemTime, number: u32) -> Option<SystemTime> {
+        let mut tries = self.tries();
+        let may = tries.newest == number;
+        if may {
+            tries.at = stamp::after(stamp);
         }
-        let deleted = session.query(DELETED, &[&self.id, &at])?;
-        deleted
-            .first()
-            .map_or(Ok(Changed::Unknown), |row| Ok(Changed::Row(genre(row)?)))
+        may.then_some(tries.at)
+    }
+
+    fn tries(&self) -> MutexGuard<'_, Tries> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
