@@ -17,6 +17,9 @@ const CLIENTS: [usize; 3] = [1, 16, 64];
 /// Time before counting, in which connections are made and statements prepared.
 const WARM_UP: Duration = Duration::from_millis(500);
 
+/// An insert that takes longer has waited for something else than its turn.
+const SLOW: Duration = Duration::from_millis(30);
+
 fn main() {
     let arguments: Vec<u64> = std::env::args()
         .filter_map(|word| word.parse().ok())
@@ -52,7 +55,11 @@ fn main() {
         let rate = median(rates.iter().map(|rate| rate.per_second).collect());
         let middle = median(rates.iter().map(|rate| rate.median_ms).collect());
         let slow = median(rates.iter().map(|rate| rate.p99_ms).collect());
-        println!("{name}  {rate:7.0} inserts/s   median {middle:6.2} ms   p99 {slow:6.2} ms");
+        let late: Option<usize> = rates.iter().map(|rate| rate.slow).sum();
+        let late = late.map_or(String::new(), |late| {
+            format!("   {late} over {} ms", SLOW.as_millis())
+        });
+        println!("{name}  {rate:7.0} inserts/s   median {middle:6.2} ms   p99 {slow:6.2} ms{late}");
     }
 }
 
@@ -85,6 +92,8 @@ struct Rate {
     per_second: f64,
     median_ms: f64,
     p99_ms: f64,
+    /// How many took longer than [`SLOW`]; of pgbench it is not known.
+    slow: Option<usize>,
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -111,6 +120,7 @@ fn load(cluster: &Cluster, clients: usize, time: Duration) -> Rate {
         per_second: times.len() as f64 / time.as_secs_f64(),
         median_ms: at(50),
         p99_ms: at(99),
+        slow: Some(times.iter().filter(|time| **time > SLOW).count()),
     }
 }
 
@@ -178,5 +188,6 @@ fn pgbench(cluster: &Cluster, script: &str, clients: usize, seconds: u64) -> Rat
         per_second: number("tps = "),
         median_ms: mean,
         p99_ms: mean,
+        slow: None,
     }
 }

@@ -5,7 +5,7 @@ use crate::cluster::{ClusterView, NodeId};
 use crate::replication::status::NodeReplication;
 use crossbeam_channel::{Receiver, Sender};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -19,6 +19,12 @@ pub struct Board {
     holding_writes: AtomicBool,
     /// Writes that are running, on each master.
     writes_under_way: [AtomicUsize; 2],
+    /// Writes that have ended since the start, on each master.
+    writes_ended: [AtomicU64; 2],
+    /// Reasons to look after the walsender of each master; a full channel holds one already.
+    watch: [(Sender<()>, Receiver<()>); 2],
+    /// Walsenders of each master that were woken.
+    wakeups: [AtomicU64; 2],
     picture: Mutex<Picture>,
     details: [Mutex<Option<NodeReplication>>; 2],
 }
@@ -51,6 +57,7 @@ pub struct WriteGuard {
 impl Drop for WriteGuard {
     fn drop(&mut self) {
         self.board.writes_under_way[self.node.index()].fetch_sub(1, Ordering::SeqCst);
+        self.board.writes_ended[self.node.index()].fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -61,7 +68,10 @@ impl Board {
             started,
             active: AtomicUsize::new(view.active.index()),
             holding_writes: AtomicBool::new(view.holding_writes),
-            writes_under_way: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            writes_under_way: Default::default(),
+            writes_ended: Default::default(),
+            watch: [(); 2].map(|()| crossbeam_channel::bounded(1)),
+            wakeups: Default::default(),
             picture: Mutex::new(Picture::new(view)),
             details: [Mutex::new(None), Mutex::new(None)],
         }
@@ -107,7 +117,10 @@ impl Board {
     /// before looking, and the supervisor looks at the count after it has begun to hold, so it misses
     /// no write.
     pub fn begin_write(self: &Arc<Board>, node: NodeId) -> Option<WriteGuard> {
-        self.writes_under_way[node.index()].fetch_add(1, Ordering::SeqCst);
+        let others = self.writes_under_way[node.index()].fetch_add(1, Ordering::SeqCst);
+        if others == 0 {
+            self.watch(node);
+        }
         let guard = WriteGuard {
             board: Arc::clone(self),
             node,
@@ -119,6 +132,31 @@ impl Board {
     /// Writes that run on a master, those included whose caller has given up.
     pub fn writes_under_way(&self, node: NodeId) -> usize {
         self.writes_under_way[node.index()].load(Ordering::SeqCst)
+    }
+
+    /// Writes that have ended on a master since the start, whatever came of them.
+    pub fn writes_ended(&self, node: NodeId) -> u64 {
+        self.writes_ended[node.index()].load(Ordering::SeqCst)
+    }
+
+    /// There is a reason to look after the walsender of a master.
+    pub fn watch(&self, node: NodeId) {
+        let _ = self.watch[node.index()].0.try_send(());
+    }
+
+    /// Where the reasons arrive, several at once as one.
+    pub fn reasons_to_watch(&self, node: NodeId) -> Receiver<()> {
+        self.watch[node.index()].1.clone()
+    }
+
+    /// Counts a walsender that was woken.
+    pub fn note_wakeup(&self, node: NodeId) {
+        self.wakeups[node.index()].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Walsenders of a master that were woken since the start.
+    pub fn wakeups(&self, node: NodeId) -> u64 {
+        self.wakeups[node.index()].load(Ordering::SeqCst)
     }
 
     /// What the newest answered probe of a master saw of its replication.

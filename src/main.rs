@@ -36,6 +36,7 @@ mod span;
 mod standby;
 mod supervisor;
 mod vital;
+mod wakeup;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Replication, Subcommands, Table};

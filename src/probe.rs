@@ -41,9 +41,13 @@ pub fn start(
             let heard = ask(node, &settings, &mut client);
             let (event, details) = match heard {
                 Ok(mut seen) => {
+                    let facts = seen.facts();
+                    if facts.has_something_to_send() {
+                        board.watch(node);
+                    }
                     supervisor.report(Event::Answered {
                         node,
-                        facts: seen.facts(),
+                        facts,
                         asked_ms,
                     });
                     upkeep.run(node, client.as_mut(), &mut seen, &board);

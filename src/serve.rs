@@ -16,7 +16,7 @@ use crate::quiet::Quiet;
 use crate::redis_link::RedisWatch;
 use crate::standby::Standby;
 use crate::supervisor::{self, Hands, Supervisor};
-use crate::{comparer, history, lease, logging, probe};
+use crate::{comparer, history, lease, logging, probe, wakeup};
 use anyhow::Context;
 use crossbeam_channel::Receiver;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -141,7 +141,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
     Ok((server, lease))
 }
 
-/// One probe per master.
+/// One probe per master, and one that wakes its walsender.
 fn start_probes(
     config: &Config,
     board: &Arc<Board>,
@@ -151,16 +151,18 @@ fn start_probes(
     let statement_timeout = Duration::from_millis(limits::STATEMENT_TIMEOUT_MS);
     for (node, woken) in NodeId::BOTH.into_iter().zip(woken) {
         let settings = pg::connection_settings(config.master(node), statement_timeout)?;
-        let (board, supervisor) = (Arc::clone(board), supervisor.clone());
         probe::start(
             node,
             pg::for_probes(settings),
             config.probe_interval,
             woken,
-            board,
-            supervisor,
+            Arc::clone(board),
+            supervisor.clone(),
         )
         .context("start a probe")?;
+        let settings = pg::connection_settings(config.master(node), limits::WAKEUP_STATEMENT)?;
+        wakeup::start(node, pg::for_probes(settings), Arc::clone(board))
+            .context("start the wake-ups")?;
     }
     Ok(())
 }

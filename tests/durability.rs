@@ -358,3 +358,74 @@ fn an_order_that_a_master_refuses_is_told_and_given_again() {
     });
     assert_eq!(cluster.add("sin esperar").status, 201);
 }
+
+/// A process of a server that stands still until this is dropped.
+struct Stopped(i32);
+
+impl Stopped {
+    fn stop(cluster: &Cluster, node: &str, backend_type: &str) -> Stopped {
+        let process = "SELECT pid FROM pg_stat_activity WHERE backend_type = $1";
+        let row = cluster.sql(node).query_one(process, &[&backend_type]);
+        let stopped = Stopped(row.expect("its process").get(0));
+        stopped.signal("STOP");
+        stopped
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = std::process::Command::new("kill")
+            .args(["-s", name, &self.0.to_string()])
+            .status();
+        assert!(sent.expect("kill").success());
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.signal("CONT");
+    }
+}
+
+/// WAL that reaches the disk because a segment is full, in the middle of a transaction, wakes nobody: just like a
+/// flush that comes between a walsender's look and its sleep, but whenever one likes.
+#[test]
+fn a_walsender_that_has_missed_its_wake_up_is_woken() {
+    let cluster = Cluster::start();
+    wait_level(&cluster, "zero-loss");
+    for (node, name) in [
+        ("master1", "wal_sender_timeout"),
+        ("master2", "wal_receiver_timeout"),
+    ] {
+        let mut sql = cluster.sql(node);
+        let set = format!("ALTER SYSTEM SET {name} = '1h'");
+        sql.batch_execute(&set).expect("set");
+        sql.batch_execute("SELECT pg_reload_conf()")
+            .expect("reload");
+    }
+    let woken = || {
+        let answer = ureq::get(format!("{}/metrics", cluster.api)).call();
+        let metrics = answer.expect("metrics").body_mut().read_to_string();
+        let metrics = metrics.expect("text");
+        let line = "imdb_ha_walsender_wakeups_total{master=\"master1\"} ";
+        let value = metrics.lines().find_map(|text| text.strip_prefix(line));
+        value.expect("the figure").parse::<u64>().expect("a number")
+    };
+    // Nothing else wakes it: neither the process that flushes now and then, nor its peer's answers.
+    let writer = Stopped::stop(&cluster, "master1", "walwriter");
+    let peer = Stopped::stop(&cluster, "master2", "logical replication apply worker");
+    let before = woken();
+    let mut sql = cluster.sql("master1");
+    let mut open = sql.transaction().expect("begin");
+    for _ in 0..40 {
+        let much = "SELECT pg_logical_emit_message(true, 'prueba', repeat('x', 1000000))";
+        open.execute(much, &[]).expect("write WAL");
+    }
+    let behind = "SELECT (SELECT sent_lsn FROM pg_stat_replication) < pg_current_wal_flush_lsn()";
+    let mut look = cluster.sql("master1");
+    wait_until("the walsender has sent what is on the disk", || {
+        woken() > before && !look.query_one(behind, &[]).expect("look").get::<_, bool>(0)
+    });
+    open.rollback().expect("roll back");
+    drop((writer, peer));
+    assert_eq!(cluster.add("sigue").status, 201);
+    cluster.wait_equal();
+}

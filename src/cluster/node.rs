@@ -223,6 +223,12 @@ pub enum WaitsFor {
 }
 
 impl Facts {
+    /// Whether there is WAL that its walsender has to send, or a commit that waits for the peer to have it.
+    pub fn has_something_to_send(&self) -> bool {
+        let behind = self.peer_lag_bytes().is_some_and(|lag| lag > 0);
+        self.peer_streaming && (behind || self.longest_wait_ms.is_some())
+    }
+
     /// Bytes of WAL that the peer has not confirmed yet; nothing without a slot.
     pub fn peer_lag_bytes(&self) -> Option<u64> {
         self.peer_confirmed_lsn

@@ -50,6 +50,7 @@ const METRICS: &[Metric] = &[
     gauge("imdb_ha_replication_behind_bytes", "WAL of its peer that a master has not confirmed.", |seen| of_masters(|node| seen.view.node(node.peer()).facts.as_ref()?.peer_lag_bytes().map(|bytes| bytes as f64))),
     gauge("imdb_ha_replication_behind_seconds", "Age of the newest change of its peer that a master has confirmed.", |seen| of_masters(|node| seen.view.node(node.peer()).facts.as_ref()?.peer_lag_ms.map(seconds))),
     gauge("imdb_ha_commit_wait_seconds", "How long the oldest commit on a master that waits for its peer has waited; 0 when none does.", |seen| of_masters(|node| Some(seconds(seen.view.node(node).facts.as_ref()?.longest_wait_ms.unwrap_or(0))))),
+    Metric { name: "imdb_ha_walsender_wakeups_total", kind: "counter", help: "Walsenders of a master that had missed a wake-up and were woken by this process.", figures: |seen| of_masters(|node| Some(seen.app.board.wakeups(node) as f64)) },
     gauge("imdb_ha_durability", "1 for the durability that a write has now.", |seen| levels(seen.view.durability.level)),
     gauge("imdb_ha_writes_under_way", "Updates, deletions and batches of inserts that run on the active master.", |seen| one(seen.app.board.writes_under_way(seen.view.active) as f64)),
     gauge("imdb_ha_conflicts", "Settled conflicts in the log of a master.", |seen| of_masters(|node| Some(seen.app.board.details(node)?.conflicts? as f64))),

@@ -3,12 +3,14 @@
 
 mod backup;
 mod compare;
+mod durability;
 mod films;
 mod load;
 mod server;
 
 pub use backup::*;
 pub use compare::*;
+pub use durability::*;
 pub use films::*;
 pub use load::*;
 pub use server::*;
@@ -63,44 +65,6 @@ pub const EVENT_QUEUE: usize = 1_024;
 
 /// A turn of the supervisor that takes longer is logged with its event.
 pub const SLOW_TURN: Duration = Duration::from_millis(100);
-
-// --- durability -------------------------------------------------------------------------------
-
-/// A commit that has waited this long for a peer that confirms nothing has the peer given up. With the
-/// probe's interval and the way to the master it stays under 1.5 s, and a peer that is busy applying
-/// (40,000 rows/s) is not mistaken for one that is gone.
-pub const WAIT_MAX_MS: u64 = 800;
-
-/// A peer further behind than this is not waited for anew: commits would wait until it has caught up.
-/// It is an eighth of a second of the apply worker.
-pub const WAIT_LAG_MAX_BYTES: u64 = 1024 * 1024;
-
-/// PostgreSQL's processes take a new `synchronous_standby_names` up one after the other, within a few
-/// milliseconds; a master that has answered for this long that it waits, waits.
-pub const TAKEN_UP_AFTER_MS: u64 = 50;
-
-/// An order to wait, or not to, that has not been followed is given again after this time.
-pub const ASK_AGAIN_AFTER_MS: u64 = 500;
-
-/// An order is carried out so often on one session while what is wanted changes under it. The next probe shows what it is then.
-pub const ORDER_TURNS: usize = 3;
-
-/// For so long a master that has been told to wait is asked at each [`TICK`] whether it does. It takes an order up within some 10 ms;
-/// one whose checkpointer is busy for longer is left to its probe.
-pub const HASTEN_MS: u64 = 2_000;
-
-/// A handover goes on without zero-loss on its target when that does not come about in this time.
-pub const ARMING_MAX_MS: u64 = 400;
-
-/// For so long commits on a master that a handover has left still wait for its peer: other processes
-/// of the API follow within a second, and what they write until then must not be less durable.
-pub const LINGER_MS: u64 = 1_500;
-
-/// Looks at a survivor's apply worker after a failover, and the pause between two. What it has received it applies
-/// within a second, and on a busy machine in several; after `wal_receiver_timeout`, 5 s, it notices by itself.
-pub const RELEASE_LOOKS: u32 = 100;
-/// See [`RELEASE_LOOKS`].
-pub const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 
 // --- several API processes ----------------------------------------------------------------------
 
