@@ -5,7 +5,8 @@
 #   scripts/test-compose.sh          everything
 #   scripts/test-compose.sh --keep   and leaves the containers running, to look at
 #
-# It refuses while containers of this name are there: they may be somebody's, and names and ports are fixed.
+# It refuses while containers of this name are there: they may be somebody's, and names are fixed. Ports are not: it takes free ones, so
+# that another PostgreSQL on 5432 does not keep it from running.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -19,8 +20,22 @@ esac
 # A project of its own has volumes of its own. What a .env here says is for its owner's deployment.
 export COMPOSE_PROJECT_NAME=imdb-ha-test COMPOSE_DISABLE_ENV_FILE=1
 # So does what stands in its caller's environment.
-for variable in $(grep -oE '\$\{[A-Z_]+' docker-compose.yml | tr -d '{$' | sort -u); do unset "$variable"; done
-readonly API=http://127.0.0.1:5000
+for variable in $(grep -oE '\$\{[A-Z0-9_]+' docker-compose.yml | tr -d '{$' | sort -u); do unset "$variable"; done
+
+# Four ports on which nobody listens, below those that the kernel gives to clients.
+free_ports() {
+  local found=() port
+  while [ ${#found[@]} -lt 4 ]; do
+    port=$((20000 + RANDOM % 10000))
+    [[ " ${found[*]} " != *" $port "* ]] || continue
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || continue
+    found+=("$port")
+  done
+  echo "${found[@]}"
+}
+read -r API_PORT MASTER1_PORT MASTER2_PORT REDIS_PORT < <(free_ports)
+export API_PORT MASTER1_PORT MASTER2_PORT REDIS_PORT
+readonly API=http://127.0.0.1:$API_PORT
 readonly TOKEN='Authorization: Bearer imdb-ha-example-token'
 readonly JSON='Content-Type: application/json'
 readonly CONTAINERS=(imdb-master1 imdb-master2 imdb-redis imdb-api)
@@ -101,6 +116,16 @@ config_is_clean() {
   said=$(docker compose config --quiet 2>&1; docker compose --env-file "$work/env" config --quiet 2>&1)
   [ -z "$said" ] || { echo "$said"; return 1; }
   expect 'MASTER_SETTINGS: shared_buffers=2GB .*maintenance_work_mem=512MB$' docker compose --env-file "$work/env" config
+  # The ports of the manual, unless others are wanted.
+  published "$API_PORT" "$MASTER1_PORT" "$MASTER2_PORT" "$REDIS_PORT"
+  unset API_PORT MASTER1_PORT MASTER2_PORT REDIS_PORT
+  published 5000 5432 5433 6379
+}
+
+published() { # the ports of this machine in docker-compose.yml: of the API, both masters and Redis
+  local said
+  said=$(docker compose config | sed -nE 's/^ +published: "?([0-9]+)"?$/\1/p' | sort -n | xargs)
+  [ "$said" = "$(printf '%s\n' "$@" | sort -n | xargs)" ] || { echo "published are $said, and not $*"; return 1; }
 }
 
 up() { docker compose up --detach --build --wait --wait-timeout 900; }
@@ -248,8 +273,9 @@ crashes() {
   local name count
   for name in "${CONTAINERS[@]}"; do
     count=$(restarts "$name")
-    # On the engine's own machine, wherever that is.
-    docker run --rm --privileged --pid host debian:trixie-slim sh -c "kill -9 $(docker inspect -f '{{.State.Pid}}' "$name")"
+    # On the engine's own machine, wherever that is. With this one right and no other: an engine that lacks a capability of its own
+    # refuses a container all of them.
+    docker run --rm --pid host --cap-drop ALL --cap-add KILL debian:trixie-slim sh -c "kill -9 $(docker inspect -f '{{.State.Pid}}' "$name")"
     restarted_and_healthy "$name" "$count"
   done
   # A server that dies under its launcher.

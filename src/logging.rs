@@ -25,6 +25,8 @@ pub fn start(filter: &str) -> io::Result<()> {
         .spawn(move || write(&queue))?;
     let _ = LINES.set(lines);
     env_logger::Builder::new()
+        // What it says there is said by whoever builds its listener again, and at a stop it is no error.
+        .filter_module("tiny_http", log::LevelFilter::Off)
         .parse_filters(filter)
         .target(env_logger::Target::Pipe(Box::new(Queue)))
         .init();

@@ -7,6 +7,8 @@ use crate::config::Config;
 use crate::conflicts::Conflicts;
 use crate::dispatch::Dispatch;
 use crate::genres::Store;
+use crate::http::listener::Port;
+use crate::http::stop::Ending;
 use crate::http::{self, App};
 use crate::imdb::jobs::Jobs;
 use crate::imdb::queries::Films;
@@ -18,41 +20,112 @@ use crate::standby::Standby;
 use crate::supervisor::{self, Hands, Supervisor};
 use crate::{comparer, history, lease, logging, probe, wakeup};
 use anyhow::Context;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT; a second one ends it at once.
 ///
 /// # Errors
 /// What could not be started; nothing is left running then but threads of a process that ends.
 pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     logging::start(&config.log_filter).context("start the log")?;
     // Before anything listens, so that a signal at any moment is an orderly stop.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("listen for signals")?;
+    let (end, asked) = crossbeam_channel::bounded(1);
+    listen_for_signals(end.clone())?;
     raise_file_limit();
     let config = Arc::new(config);
-    let (server, lease) = start(&config)?;
-    announce(&config);
-    let signal = signals.forever().next();
-    log::info!(
-        "stopping on {}",
-        if signal == Some(SIGINT) {
-            "SIGINT"
-        } else {
-            "SIGTERM"
+    let port = Port::take(SocketAddr::new(config.bind, config.port))?;
+    let (app, lease) = start(&config)?;
+    let why = match wait_for_a_master(&app.board, &asked) {
+        Some(why) => why,
+        None => {
+            let server = http::server::start(app, port, end)?;
+            announce(&config);
+            let why = asked.recv().unwrap_or(Ending::Broken);
+            stop(&server, why, config.stop_deadline);
+            why
         }
-    );
-    server.stop();
+    };
+    // Only now: whoever decides next finds no write of this process under way.
     lease.release();
     // The process ends here, with its threads and connections. Joining a thread or dropping a pool
     // could wait for a frozen master for ever; nothing in them needs an orderly end.
     log::info!("stopped");
     logging::flush(Duration::from_millis(200));
-    std::process::exit(0);
+    std::process::exit(i32::from(why == Ending::Broken));
+}
+
+/// Asks for the end on the first SIGTERM or SIGINT, and ends at once on the second.
+fn listen_for_signals(end: Sender<Ending>) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("listen for signals")?;
+    let hear = move || {
+        let mut asked = false;
+        for signal in signals.forever() {
+            let name = match signal {
+                SIGINT => "SIGINT",
+                _ => "SIGTERM",
+            };
+            if asked {
+                log::warn!(
+                    "ending at once on a second signal, {name}; what is under way gets no answer"
+                );
+                logging::flush(Duration::from_millis(200));
+                std::process::exit(1);
+            }
+            asked = true;
+            // If the end was asked for already, it is under way.
+            let _ = end.try_send(Ending::Asked(name));
+        }
+    };
+    crate::vital::spawn("signals".to_string(), hear).context("start a thread")?;
+    Ok(())
+}
+
+/// Waits until a master serves, so that whoever finds the port open is served; for [`limits::START_LISTEN`] at the most, since an
+/// outage is told through this port too. Returns why the process is to end instead, if it is.
+fn wait_for_a_master(board: &Board, asked: &Receiver<Ending>) -> Option<Ending> {
+    let patience = crossbeam_channel::after(limits::START_LISTEN);
+    loop {
+        let (view, changed) = board.look();
+        if view.serving {
+            return None;
+        }
+        select! {
+            recv(asked) -> why => return Some(why.unwrap_or(Ending::Broken)),
+            recv(changed) -> _ => {}
+            recv(patience) -> _ => {
+                log::warn!("no master serves; listening all the same, and requests get 503 until one does");
+                return None;
+            }
+        }
+    }
+}
+
+fn stop(server: &http::server::Http, why: Ending, deadline: Duration) {
+    let began = Instant::now();
+    let because = match why {
+        Ending::Asked(signal) => format!(" on {signal}"),
+        Ending::Broken => String::new(),
+    };
+    log::info!(
+        "stopping{because}: answering what was accepted, for {:.1} s at the most",
+        deadline.as_secs_f32()
+    );
+    let stopped = server.stop(began + deadline);
+    let took = began.elapsed().as_secs_f32();
+    match stopped.is_clean() {
+        true => log::info!("everything that was accepted was answered after {took:.1} s"),
+        false => log::warn!(
+            "STOP_DEADLINE_MS is over: {} requests on {} connections get no answer",
+            stopped.unanswered,
+            stopped.open
+        ),
+    }
 }
 
 /// Each connection of a client takes two descriptors, and the usual limit of 1,024 is low for that.
@@ -63,9 +136,9 @@ fn raise_file_limit() {
     }
 }
 
-/// Starts every thread. The probes and the supervisor come first, so that the first request finds
+/// Starts every thread but those of the server. The probes and the supervisor come first, so that the first request finds
 /// somebody who looks after the masters.
-fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lease)> {
+fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
     let started = Instant::now();
     let cluster = Cluster::new(config.cluster_settings(), 0);
     let board = Arc::new(Board::new(cluster.view(), started));
@@ -125,7 +198,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
     let backups = keeper::start(config, Arc::clone(&board)).context("start the backups")?;
     let loads = Jobs::new(Arc::clone(config));
     let config = Arc::clone(config);
-    let server = http::server::start(App {
+    let app = App {
         board,
         supervisor,
         store,
@@ -137,8 +210,8 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(http::server::Http, lease::Lea
         loads,
         comparer,
         verdicts: Arc::new(Quiet::default()),
-    })?;
-    Ok((server, lease))
+    };
+    Ok((app, lease))
 }
 
 /// One probe per master, and one that wakes its walsender.

@@ -55,6 +55,8 @@ pub struct Config {
     pub probe_interval: Duration,
     pub silence_deadline_ms: u64,
     pub request_deadline: Duration,
+    /// A stop takes no longer than this.
+    pub stop_deadline: Duration,
     pub replication_password: Secret,
     /// Address of each master as its peer sees it.
     pub peer_addresses: [PeerAddress; 2],
@@ -169,6 +171,11 @@ impl Config {
             probe_interval: Duration::from_millis(check.number("PROBE_INTERVAL_MS", 20, 10_000)),
             silence_deadline_ms: check.silence_deadline(),
             request_deadline: Duration::from_millis(check.request_deadline()),
+            stop_deadline: Duration::from_millis(check.number(
+                "STOP_DEADLINE_MS",
+                1_000,
+                limits::STOP_DEADLINE_MAX_MS,
+            )),
             replication_password: Secret(check.text("REPLICATION_PASSWORD")),
             peer_addresses: peers,
             master_settings: check.master_settings(),
@@ -243,6 +250,7 @@ mod tests {
             config.request_deadline.as_millis() as u64,
             limits::REQUEST_DEADLINE_MS
         );
+        assert!(config.stop_deadline > config.request_deadline);
         assert_eq!(config.master(NodeId::Master2).address(), "127.0.0.1:5433");
         assert_eq!(config.master(NodeId::Master2).database(), "bases2-db");
     }

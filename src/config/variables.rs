@@ -49,6 +49,7 @@ pub const VARIABLES: &[Variable] = &[
     open("PROBE_INTERVAL_MS", "200", "time between two questions to a master, 20 to 10000"),
     open("SILENCE_DEADLINE_MS", "1000", "a master silent for longer is down, 200 to 60000"),
     open("REQUEST_DEADLINE_MS", "8000", "a request is answered within this time, 3000 to 60000"),
+    open("STOP_DEADLINE_MS", "10000", "a stop answers what was accepted within this time, 1000 to 25000"),
     secret("REPLICATION_PASSWORD", "repl_pass", "password of the role replicator, with which the masters reach each other"),
     open("MASTER1_PEER_ADDRESS", "", "host:port at which master2 reaches master1; by default that of MASTER1_URL"),
     open("MASTER2_PEER_ADDRESS", "", "host:port at which master1 reaches master2; by default that of MASTER2_URL"),

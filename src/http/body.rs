@@ -132,6 +132,25 @@ pub(super) fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
     response
 }
 
+/// The bytes of an answer to this request, which may say that the connection ends with it. tiny_http lets nobody set that header.
+pub(super) fn printed(request: &Request, reply: &Reply, ends: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let is_head = *request.method() == Method::Head;
+    // Memory takes everything.
+    let _ = response(reply).raw_print(
+        &mut bytes,
+        request.http_version().clone(),
+        request.headers(),
+        is_head,
+        None,
+    );
+    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+    if let Some(end) = head.filter(|_| ends) {
+        bytes.splice(end..end, *b"\r\nConnection: close");
+    }
+    bytes
+}
+
 /// The values of a header.
 pub(super) fn headers<'a>(
     request: &'a Request,

@@ -19,7 +19,7 @@ const LEFT_LYING_MAX: usize = 1_000;
 /// Whether a connection cannot go on after this problem: where its next request begins is not known, or is known when everything that
 /// its client has to send has come, which is too late for the answer.
 pub(super) fn ends_connection(problem: &Problem) -> bool {
-    [msg::BODY_INCOMPLETE, msg::LENGTH_REQUIRED].contains(&problem.fault.message)
+    [msg::BODY_INCOMPLETE, msg::LENGTH_REQUIRED, msg::STOPPING].contains(&problem.fault.message)
 }
 
 impl Shared {
@@ -40,6 +40,19 @@ impl Shared {
         } else {
             self.respond((guest, reply));
         }
+    }
+
+    /// Answers a request while the process stops, and says that its connection ends with that, unless more of its requests were taken.
+    pub(super) fn respond_and_end(&self, guest: Guest, reply: &Reply) {
+        let Guest { request, turn, .. } = guest;
+        let last = turn.client.is_none_or(|client| self.turns.is_last(client));
+        let answer = body::printed(&request, reply, last);
+        let mut stream = request.into_writer();
+        // A client that has gone is no error of ours.
+        let _ = stream.write_all(&answer);
+        let _ = stream.flush();
+        drop(stream);
+        drop(turn); // only now may the next request of this connection be answered
     }
 
     /// Sees to it that reading a body in chunks ends some time after this deadline, by which it should.
@@ -125,9 +138,7 @@ impl Shared {
         log::warn!("a request is left lying: {why}");
         let left = self.left_lying.fetch_add(1, Ordering::SeqCst);
         if left >= LEFT_LYING_MAX {
-            log::error!("{left} requests were left lying; the process ends");
-            crate::logging::flush(Duration::from_millis(500));
-            std::process::exit(1);
+            self.give_up(&format!("{left} requests were left lying"));
         }
     }
 }

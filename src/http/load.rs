@@ -153,7 +153,10 @@ impl Shared {
         let file = self.file_of(&mut guest);
         guest.body_read = file.is_ok();
         guest.hang_up = file.as_ref().is_err_and(ending::ends_connection);
-        let reply = file.and_then(|file| handler(&self.app, &req, file));
+        let reply = file.and_then(|file| match self.is_stopping() {
+            true => Err(Problem::from(msg::STOPPING)),
+            false => handler(&self.app, &req, file),
+        });
         let reply = reply.unwrap_or_else(|problem| problem.into_reply(req.language));
         drop(slot); // whoever gets the answer may come again at once
         self.hand_back(guest, reply);
@@ -174,8 +177,12 @@ impl Shared {
             wire: client.and_then(|client| self.wire_of(client).ok().flatten()),
             body: guest.request.as_reader(),
         };
-        receive(&mut body, length, &mut file, &PACE, || !self.is_stopping())?;
-        Ok(file)
+        let received = receive(&mut body, length, &mut file, &PACE, || !self.is_stopping());
+        match received {
+            // Whatever it says: it was not read to its end, and could not be loaded any more.
+            Err(_) if self.is_stopping() => Err(msg::STOPPING.into()),
+            received => received.map(|()| file),
+        }
     }
 }
 

@@ -167,6 +167,9 @@ messages! {
     OUTCOME_UNKNOWN: "outcome_unknown", 503,
         "No se sabe si la operación se realizó; compruébelo antes de repetirla.",
         "Whether the operation was done is not known; check before you repeat it.";
+    STOPPING: "stopping", 503,
+        "La API se está deteniendo y ya no empieza ese trabajo; intente de nuevo en unos segundos.",
+        "The API is stopping and does not begin that job any more; try again in a few seconds.";
     OVERLOADED: "overloaded", 503,
         "Demasiadas peticiones a la vez; intente de nuevo en un momento.",
         "Too many requests at once; try again in a moment.";

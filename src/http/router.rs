@@ -69,6 +69,13 @@ pub struct Route {
     pub about: &'static str,
 }
 
+impl Route {
+    /// Whether it begins what goes on after its answer, and ends with the process.
+    pub fn begins_a_job(&self) -> bool {
+        self.method == "POST" && ["/load", "/compare", "/backups"].contains(&self.path)
+    }
+}
+
 const fn route(
     method: &'static str,
     path: &'static str,

@@ -8,15 +8,15 @@ use super::access::{self, Caller};
 use super::body::{self, has_unread_body, header, headers, response};
 use super::deadlines::Deadlines;
 use super::ending;
-use super::listener;
+use super::listener::{self, Port};
 use super::messages::{self as msg, Language};
 use super::router::{self, Access, Handler, Place, Route};
+use super::stop::Ending;
 use super::turns::{Admission, Turns};
 use super::{App, Done, Problem, Reply, Req};
 use crate::limits;
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -36,13 +36,16 @@ const DRAINS: usize = 4;
 
 /// The running server.
 pub struct Http {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) port: Port,
 }
 
 /// What the threads of the server share.
 pub(super) struct Shared {
     pub(super) app: App,
-    stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
+    /// Asks for the end of the process, and says why.
+    end: Sender<Ending>,
     /// Requests that have been received and not answered.
     pub(super) under_way: AtomicUsize,
     pub(super) left_lying: AtomicUsize,
@@ -91,18 +94,11 @@ pub(super) struct Work {
     pub(super) req: Req,
 }
 
-/// Opens the port and starts all threads of the server.
+/// Listens on the port and starts all threads of the server; `end` is asked when it cannot go on.
 ///
 /// # Errors
-/// When the port cannot be opened or a thread not be started.
-pub fn start(app: App) -> anyhow::Result<Http> {
-    let address = SocketAddr::new(app.config.bind, app.config.port);
-    let listener = listener::open(address);
-    let hint = match &listener {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => " (choose another with --port)",
-        _ => "",
-    };
-    let listener = listener.with_context(|| format!("listen on {address}{hint}"))?;
+/// When the port cannot be listened on or a thread not be started.
+pub fn start(app: App, port: Port, end: Sender<Ending>) -> anyhow::Result<Http> {
     let workers = app.config.http_workers;
     let writers = (app.config.pool_size as usize / limits::SESSIONS_PER_WRITER).max(1);
     let (work, works) = crossbeam_channel::bounded(limits::CALL_QUEUE);
@@ -115,6 +111,7 @@ pub fn start(app: App) -> anyhow::Result<Http> {
     let shared = Arc::new(Shared {
         app,
         stopping: AtomicBool::new(false),
+        end,
         under_way: AtomicUsize::new(0),
         left_lying: AtomicUsize::new(0),
         turns: Turns::new(),
@@ -160,8 +157,9 @@ pub fn start(app: App) -> anyhow::Result<Http> {
             std::thread::sleep(limits::DEADLINES_LOOK);
         }
     })?;
-    listener::start(&shared, address, listener).context("start the listener")?;
-    Ok(Http { shared })
+    port.listen()?;
+    listener::start(&shared, &port).context("start the listener")?;
+    Ok(Http { shared, port })
 }
 
 /// Threads that do the same to whatever comes out of a queue. A panic ends one request, not a thread.
@@ -187,20 +185,16 @@ fn crew<T: Send + 'static>(
     Ok(())
 }
 
-impl Http {
-    /// Takes no more requests and waits for those under way, up to [`limits::STOP_DRAIN`].
-    pub fn stop(&self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        let deadline = Instant::now() + limits::STOP_DRAIN;
-        while self.shared.under_way.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
 impl Shared {
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Asks for an orderly end of the process, so that whoever runs it starts it again.
+    pub(super) fn give_up(&self, why: &str) {
+        log::error!("{why}; the process ends");
+        // If nobody takes it, the end has been asked for already.
+        let _ = self.end.try_send(Ending::Broken);
     }
 
     /// Takes in one request, in the order in which they come; none, if it is not its turn yet.
@@ -215,6 +209,10 @@ impl Shared {
                 Admission::Refused(request) => {
                     std::mem::forget(request); // its answer would wait for those before it
                     self.count_left_lying("too many requests wait for the one before them");
+                    return None;
+                }
+                Admission::Over(request) => {
+                    std::mem::forget(request); // for as long as the process still lives
                     return None;
                 }
             },
@@ -243,6 +241,9 @@ impl Shared {
         let language =
             header(request, "Accept-Language").map_or(Language::Spanish, Language::preferred);
         let (route, id) = match self.admit(request) {
+            Ok((route, _)) if self.is_stopping() && route.begins_a_job() => {
+                return self.hand_back(guest, Problem::from(msg::STOPPING).into_reply(language));
+            }
             Ok(found) => found,
             Err(problem) => return self.hand_back(guest, problem.into_reply(language)),
         };
@@ -405,6 +406,9 @@ impl Shared {
 
     /// Sends an answer, and the rest of the connection is tiny_http's.
     pub(super) fn respond(self: &Arc<Shared>, (guest, reply): (Guest, Reply)) {
+        if self.is_stopping() {
+            return self.respond_and_end(guest, &reply);
+        }
         let Guest { request, turn, .. } = guest;
         // A client that has gone is no error of ours.
         let _ = request.respond(response(&reply));

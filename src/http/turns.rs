@@ -2,7 +2,7 @@
 //! the last one is answered, and whoever answers it then blocks until that has happened. With answers
 //! that come in an order of their own, threads would wait for each other for ever.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +16,8 @@ struct State<T> {
     /// Connections with a request under way, and what came after it.
     busy: HashMap<SocketAddr, VecDeque<T>>,
     parked: usize,
+    /// Connections whose clients have been told that they end.
+    over: HashSet<SocketAddr>,
 }
 
 /// What a request may do.
@@ -26,6 +28,19 @@ pub(super) enum Admission<T> {
     Parked,
     /// Too many are kept already.
     Refused(T),
+    /// Its client knows by now that it is not answered.
+    Over(T),
+}
+
+/// How a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A request of it is under way.
+    Busy,
+    /// None is.
+    Idle,
+    /// None is, and no other one is taken.
+    Over,
 }
 
 impl<T> Turns<T> {
@@ -33,13 +48,17 @@ impl<T> Turns<T> {
         Turns(Mutex::new(State {
             busy: HashMap::new(),
             parked: 0,
+            over: HashSet::new(),
         }))
     }
 
     /// Asks for the turn of a request. It ends with [`Turns::next`].
     pub(super) fn ask(&self, client: SocketAddr, request: T) -> Admission<T> {
         let mut state = self.state();
-        let State { busy, parked } = &mut *state;
+        let State { busy, parked, over } = &mut *state;
+        if over.contains(&client) {
+            return Admission::Over(request);
+        }
         match busy.get_mut(&client) {
             None => {
                 busy.insert(client, VecDeque::new());
@@ -51,6 +70,25 @@ impl<T> Turns<T> {
                 *parked += 1;
                 Admission::Parked
             }
+        }
+    }
+
+    /// Whether the request under way is the last one of its connection, because none waits behind it. From now on none is taken.
+    pub(super) fn is_last(&self, client: SocketAddr) -> bool {
+        let mut state = self.state();
+        let last = state.busy.get(&client).is_none_or(VecDeque::is_empty);
+        if last {
+            state.over.insert(client);
+        }
+        last
+    }
+
+    pub(super) fn standing(&self, client: SocketAddr) -> Standing {
+        let state = self.state();
+        match state.over.contains(&client) {
+            _ if state.busy.contains_key(&client) => Standing::Busy,
+            true => Standing::Over,
+            false => Standing::Idle,
         }
     }
 
@@ -103,5 +141,22 @@ mod tests {
         assert_eq!(turns.end(two), [8]);
         assert_eq!(turns.ask(two, 7), Admission::Go(7));
         assert_eq!(turns.ask(two, 8), Admission::Parked);
+    }
+
+    #[test]
+    fn a_connection_ends_with_the_last_request_that_was_taken() {
+        let turns = Turns::new();
+        let [one, two] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(turns.ask(one, 1), Admission::Go(1));
+        assert_eq!(turns.ask(one, 2), Admission::Parked);
+        assert!(!turns.is_last(one), "another one was taken");
+        assert_eq!(turns.next(one), Some(2));
+        assert!(turns.is_last(one));
+        assert_eq!(turns.standing(one), Standing::Busy);
+        assert_eq!(turns.ask(one, 3), Admission::Over(3));
+        assert_eq!(turns.next(one), None);
+        assert_eq!(turns.ask(one, 4), Admission::Over(4));
+        assert_eq!(turns.standing(one), Standing::Over);
+        assert_eq!(turns.standing(two), Standing::Idle);
     }
 }

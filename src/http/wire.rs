@@ -7,6 +7,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{
     MsgFlags, Shutdown, SockaddrStorage, getpeername, getsockname, recv, shutdown,
 };
+use std::collections::HashMap;
 use std::io::{Error, ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
@@ -45,12 +46,51 @@ impl Wire {
         Ok(local_end(wire.0, client, port).map(|_| wire))
     }
 
+    /// Every connection to this port of ours, and who is at the other end. tiny_http has several descriptors for each.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(super) fn all(port: u16) -> std::io::Result<HashMap<SocketAddr, Wire>> {
+        let mut all = HashMap::new();
+        for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            let Some((number, client)) =
+                number.and_then(|number| Some((number, client_of(number, port)?)))
+            else {
+                continue;
+            };
+            if all.contains_key(&client) {
+                continue;
+            }
+            let wire = Wire(fcntl(number, FcntlArg::F_DUPFD_CLOEXEC(0))?);
+            // By now the number may have been another's, if this one is over.
+            if client_of(wire.0, port) == Some(client) {
+                all.insert(client, wire);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether something has come that nobody has read.
+    pub(super) fn has_unread(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.0, &mut [0], flags).is_ok_and(|count| count > 0)
+    }
+
     /// Waits until there is more to read, up to the time limit of the socket; false when nothing comes any more.
     ///
     /// # Errors
     /// Those of the socket, a time limit that has passed among them.
     fn has_more(&self) -> std::io::Result<bool> {
         Ok(recv(self.0, &mut [0], MsgFlags::MSG_PEEK)? > 0)
+    }
+
+    /// Whoever reads there finds the end, once what has come is read.
+    pub(super) fn end_reading(&self) {
+        let _ = shutdown(self.0, Shutdown::Read);
     }
 
     /// Tells the client that the answer is complete.
@@ -93,6 +133,13 @@ fn local_end(number: RawFd, client: SocketAddr, port: u16) -> Option<IpAddr> {
     let ours = address(&getsockname(number).ok()?)?;
     let same = (theirs.ip(), theirs.port()) == (client.ip(), client.port()) && ours.port() == port;
     same.then(|| ours.ip())
+}
+
+/// Who is at the other end of a socket, if it is a connection to our port.
+fn client_of(number: RawFd, port: u16) -> Option<SocketAddr> {
+    let theirs = address(&getpeername(number).ok()?)?;
+    let ours = address(&getsockname(number).ok()?)?;
+    (ours.port() == port).then_some(theirs)
 }
 
 fn address(of_system: &SockaddrStorage) -> Option<SocketAddr> {

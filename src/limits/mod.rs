@@ -7,6 +7,7 @@ mod durability;
 mod films;
 mod load;
 mod server;
+mod stop;
 
 pub use backup::*;
 pub use compare::*;
@@ -14,6 +15,7 @@ pub use durability::*;
 pub use films::*;
 pub use load::*;
 pub use server::*;
+pub use stop::*;
 
 use std::time::Duration;
 
@@ -240,25 +242,8 @@ pub const LINGER_PAUSE: Duration = Duration::from_millis(10);
 /// How often it is looked whether the time of such a body, or of one that is read, is over.
 pub const DEADLINES_LOOK: Duration = Duration::from_millis(500);
 
-/// Time that the API's own pulse gets for its answer.
-pub const PULSE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The listener carries [`CLIENT_SILENCE`] as its own accept timeout, so somebody must connect more
-/// often than that; see `http/listener.rs`.
-pub const PULSE_INTERVAL: Duration = Duration::from_secs(3);
-
-/// How long a connection can lie in tiny_http's queue without a thread, or, of several, each after the
-/// other; see `http/listener.rs`.
-pub const NUDGE_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Pause before a listener that failed is built again (out of file descriptors, for instance).
-pub const LISTENER_RETRY: Duration = Duration::from_millis(500);
-
 /// Requests whose unread body waits to be drained off.
 pub const DRAIN_QUEUE: usize = 64;
-
-/// Time that requests under way get when the program is asked to stop.
-pub const STOP_DRAIN: Duration = Duration::from_secs(2);
 
 /// Length of a genre, in characters.
 pub const GENRE_MAX_CHARS: usize = 255;

@@ -19,6 +19,9 @@ pub const SERVER_STOP_IMMEDIATE: Duration = Duration::from_millis(1_000);
 /// Time for the API to finish what it is doing.
 pub const API_STOP: Duration = Duration::from_secs(3);
 
+/// `STOP_DEADLINE_MS` of the API of a local cluster, unless the user sets it: with giving back its lease it stays under [`API_STOP`].
+pub const LOCAL_STOP_DEADLINE_MS: u64 = 2_000;
+
 /// Ports tried upwards from the wanted one.
 pub const PORTS_TRIED: u16 = 100;
 

@@ -4,6 +4,7 @@ use super::archive;
 use super::layout::{DATABASE, Layout, Ports, url as url_of};
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
+use crate::limits;
 
 /// Where the parts of a cluster are.
 fn places(layout: &Layout, ports: Ports) -> anyhow::Result<Values> {
@@ -46,6 +47,9 @@ pub fn values(
         "BACKUP_PASSPHRASE_FILE",
     ];
     not_here.iter().for_each(|name| drop(values.remove(name)));
+    values
+        .entry("STOP_DEADLINE_MS")
+        .or_insert_with(|| limits::LOCAL_STOP_DEADLINE_MS.to_string());
     // What lives for minutes needs no backups, unless somebody wants them.
     let schedule = [
         "BACKUP_FULL_EVERY",

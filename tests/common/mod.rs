@@ -296,8 +296,14 @@ impl Cluster {
             .collect()
     }
 
+    /// Closes the connections that are kept, for which a stop of the API would wait a moment.
+    fn hang_up(&mut self) {
+        self.agent = ureq::Agent::new_with_defaults();
+    }
+
     /// Ends the cluster as a user would, and waits for it.
     pub fn stop(&mut self) {
+        self.hang_up();
         self.stdin = None;
         let deadline = Instant::now() + Duration::from_secs(30);
         while self.process.try_wait().expect("its status").is_none() {
@@ -322,6 +328,7 @@ impl Drop for Cluster {
                     .for_each(|line| eprintln!("{line}"));
             }
         }
+        self.hang_up();
         self.stdin = None;
         let _ = self.process.wait();
         if !thread::panicking() {
