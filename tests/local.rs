@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::{BINARY, Cluster, clean_command, clean_command_named, wait_until};
+use common::{BINARY, Cluster, IN_THE_END, clean_command, clean_command_named, wait_until};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A folder for a cluster that is not ephemeral; whatever runs in it is ended with the test.
 struct Home(PathBuf);
@@ -131,7 +131,7 @@ fn up_down_and_up_again_keep_the_data_and_leave_no_process() {
     let began = Instant::now();
     let down = home.run(&["local", "down"]);
     assert!(
-        down.status.success() && began.elapsed() < Duration::from_secs(10),
+        down.status.success() && began.elapsed() < IN_THE_END,
         "{}",
         said(&down)
     );
@@ -190,11 +190,7 @@ fn a_signal_stops_everything_even_with_a_frozen_and_a_killed_master() {
             .status();
         assert!(sent.expect("kill").success());
         assert!(up.wait().expect("its end").success());
-        assert!(
-            began.elapsed() < Duration::from_secs(10),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < IN_THE_END, "{:?}", began.elapsed());
         for pid in [
             &status["pids"]["api"],
             &status["pids"]["redis"],
@@ -481,11 +477,7 @@ fn a_signal_stops_a_start_that_waits_for_a_master() {
     let sent = Command::new("kill").arg(up.id().to_string()).status();
     assert!(sent.expect("kill").success());
     assert!(up.wait().expect("its end").success());
-    assert!(
-        began.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < IN_THE_END, "{:?}", began.elapsed());
     for node in ["master1", "master2"] {
         assert!(!lives(&status["masters"][node]["pid"]), "{node} lives");
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, wait_until};
+use common::{Cluster, wait_until, wait_until_within};
 use std::time::Duration;
 
 fn wait_zero_loss(cluster: &Cluster) {
@@ -11,15 +11,18 @@ fn wait_zero_loss(cluster: &Cluster) {
     });
 }
 
+/// Longer than a machine with other things to do takes for an answer, and shorter than what is done to the masters here.
+const SILENCE: (&str, &str) = ("SILENCE_DEADLINE_MS", "3000");
+
 #[test]
 fn a_locked_conflict_log_is_no_silence() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_with(&[SILENCE]);
     wait_zero_loss(&cluster);
     let mut sql = cluster.sql("master1");
     let mut lock = sql.transaction().expect("begin");
     lock.batch_execute("LOCK TABLE imdb_ha.conflictos, imdb_ha.borrados IN ACCESS EXCLUSIVE MODE")
         .expect("lock");
-    std::thread::sleep(Duration::from_millis(2_500));
+    std::thread::sleep(Duration::from_millis(4_500));
     let status = cluster.get("/status").body;
     assert_eq!(status["active_node"], "master1", "it failed over");
     assert_eq!(status["masters"]["master1"]["state"], "up");
@@ -32,7 +35,7 @@ fn a_locked_conflict_log_is_no_silence() {
 /// Days of deletions can be due at once.
 #[test]
 fn pruning_many_deletions_is_no_silence() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_with(&[("SILENCE_DEADLINE_MS", "2000")]);
     wait_zero_loss(&cluster);
     let mut sql = cluster.sql("master1");
     sql.batch_execute(
@@ -68,9 +71,11 @@ fn pruning_many_deletions_is_no_silence() {
         let left = sql.query_one("SELECT count(*) FROM imdb_ha.borrados", &[]);
         left.expect("count").get(0)
     };
-    wait_until("others are pruned", || left() < 5_000);
+    // A pruning that failed for want of a processor is tried again after a minute.
+    let patience = Duration::from_secs(150);
+    wait_until_within(patience, "others are pruned", || left() < 5_000);
     held.rollback().expect("let go");
-    wait_until("all are pruned", || left() == 0);
+    wait_until_within(patience, "all are pruned", || left() == 0);
     wait_zero_loss(&cluster);
     let said = cluster.said();
     assert!(!said.contains("silent past the deadline"), "{said}");

@@ -3,14 +3,13 @@
 
 mod common;
 
-use common::{Cluster, clean_command, wait_until};
+use common::{Cluster, NO_HANG, clean_command, wait_until};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
-use std::time::Duration;
 
 const NODES: [&str; 2] = ["master1", "master2"];
 
@@ -334,9 +333,9 @@ fn everything_goes_by_tls_and_fails_over_as_without() {
     cluster.local(&["freeze", "master1"]);
     let added = cluster.add("después del hielo");
     assert_eq!((added.status, added.node()), (201, "master2"), "{added:?}");
-    assert!(added.took < Duration::from_secs(3), "{added:?}");
+    assert!(added.took < NO_HANG, "{added:?}");
     let status = cluster.get("/status");
-    assert!(status.took < Duration::from_millis(500), "{status:?}");
+    assert!(status.took < NO_HANG, "{status:?}");
     cluster.local(&["thaw", "master1"]);
     cluster.wait_state("master1", "up");
     let back = cluster.ask("POST", "/switch-to-primary", None, &[]);

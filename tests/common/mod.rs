@@ -103,7 +103,7 @@ impl Cluster {
         let text = |value: &Value| value.as_str().expect("a string").to_string();
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(20)));
+            .timeout_global(Some(Duration::from_secs(30)));
         Cluster {
             process,
             stdin,
@@ -385,9 +385,21 @@ fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
     });
 }
 
-/// Waits for something to become true, for half a minute at the most.
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+/// Less than the time that a request gets, so what takes longer has waited for a master that says nothing; far more than anything else
+/// takes on a machine that has other things to do as well.
+pub const NO_HANG: Duration = Duration::from_secs(6);
+
+/// An end, or a refusal, that waits for nobody comes within this time, wherever the tests run. What waits for somebody does so for ever.
+pub const IN_THE_END: Duration = Duration::from_secs(40);
+
+/// Waits for something to become true, for a minute at the most.
+pub fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    wait_until_within(Duration::from_secs(60), what, is_so);
+}
+
+/// The same, with another patience.
+pub fn wait_until_within(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !is_so() {
         assert!(
             Instant::now() < deadline,
