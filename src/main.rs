@@ -24,6 +24,7 @@ mod logging;
 mod output;
 mod own_api;
 mod pg;
+mod privileges;
 mod probe;
 mod process;
 mod programs;

@@ -18,7 +18,7 @@ use crate::quiet::Quiet;
 use crate::redis_link::RedisWatch;
 use crate::standby::Standby;
 use crate::supervisor::{self, Hands, Supervisor};
-use crate::{comparer, history, lease, logging, probe, wakeup};
+use crate::{comparer, history, lease, logging, privileges, probe, wakeup};
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -196,8 +196,8 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
         Conflicts::start(config, limits::CONFLICTS_SESSIONS).context("start the conflicts")?;
     let comparer = comparer::start(config, Arc::clone(&board)).context("start the comparer")?;
     let backups = keeper::start(config, Arc::clone(&board)).context("start the backups")?;
+    let privileges = privileges::start(config).context("start the look at the privileges")?;
     let loads = Jobs::new(Arc::clone(config));
-    let config = Arc::clone(config);
     let app = App {
         board,
         supervisor,
@@ -205,8 +205,9 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
         films: Films::new(dispatch),
         conflicts,
         history,
-        config,
+        config: Arc::clone(config),
         backups,
+        privileges,
         loads,
         comparer,
         verdicts: Arc::new(Quiet::default()),

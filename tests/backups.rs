@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
+use std::time::Duration;
 
 /// The backups of a master, newest first, as the API shows them.
 fn of(cluster: &Cluster, node: &str) -> Vec<Value> {
@@ -340,4 +341,139 @@ fn masters_and_processes_that_die_hold_nothing_up_for_long() {
     wait_until("the alarm is over", || {
         !has_alarm(&cluster, "master2: its newest usable backup")
     });
+}
+
+/// An API of its own on a cluster's masters, under the role `servicio`, with backups that pgBackRest makes under it too.
+struct Plain {
+    process: std::process::Child,
+    url: String,
+    agent: ureq::Agent,
+}
+
+impl Plain {
+    fn start(cluster: &Cluster) -> Plain {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("its address").port();
+        drop(free);
+        let url = |node: &str| {
+            let url = cluster.url(node);
+            let (_, rest) = url.split_once('@').expect("a login");
+            format!("postgresql://servicio:secreto@{rest}")
+        };
+        let process = common::clean_command()
+            .args(["serve", "--port", &port.to_string()])
+            .env("MASTER1_URL", url("master1"))
+            .env("MASTER2_URL", url("master2"))
+            .env(
+                "REDIS_URL",
+                cluster.status["redis"].as_str().expect("redis"),
+            )
+            .env("BACKUP_CONFIG_DIR", format!("{}/pgbackrest", cluster.data))
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("start an API");
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(20)));
+        Plain {
+            process,
+            url: format!("http://127.0.0.1:{port}"),
+            agent: config.build().into(),
+        }
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let url = format!("{}{path}", self.url);
+        let Ok(mut response) = self.agent.get(url).call() else {
+            return Value::Null;
+        };
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    fn alarms(&self) -> String {
+        self.get("/status")["alarms"].to_string()
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What sql/roles.sql gives is enough for zero-loss and for backups that are called good, and what is missing is said at once.
+#[test]
+fn a_role_that_is_no_superuser_serves_and_gets_good_backups() {
+    let cluster = Cluster::start_flagged(&["--no-api"], &[]);
+    for node in ["master1", "master2"] {
+        let mut client = cluster.sql(node);
+        let sql = "CREATE ROLE servicio LOGIN PASSWORD 'secreto'";
+        client.batch_execute(sql).expect("make a role");
+        let path = format!("{}/pgbackrest/{node}/pgbackrest.conf", cluster.data);
+        let text = std::fs::read_to_string(&path).expect("the configuration");
+        let text = text
+            .replace("pg1-user=root", "pg1-user=servicio")
+            .replace("pg1-database=postgres", "pg1-database=bases2-db");
+        assert!(text.contains("pg1-user=servicio"), "{text}");
+        std::fs::write(&path, text).expect("write it");
+    }
+    let api = Plain::start(&cluster);
+    wait_until("what is missing is an alarm", || {
+        let alarms = api.alarms();
+        let words = [
+            "master1: the role servicio lacks",
+            "ALTER SYSTEM on synchronous_standby_names (for zero-loss)",
+            "SET on deadlock_timeout",
+            "GRANT imdb_ha_api, imdb_ha_backup TO servicio",
+            "master2: the role servicio lacks",
+        ];
+        words.iter().all(|word| alarms.contains(word))
+    });
+    for node in ["master1", "master2"] {
+        let sql = "GRANT imdb_ha_api, imdb_ha_backup TO servicio";
+        cluster.sql(node).batch_execute(sql).expect("grant it");
+    }
+    drop(api);
+    let api = Plain::start(&cluster);
+    wait_until("zero-loss", || {
+        api.get("/health")["durability"] == "zero-loss"
+    });
+    let posted = api
+        .agent
+        .post(format!("{}/generos", api.url))
+        .header("Content-Type", "application/json")
+        .send("{\"genero\": \"Telenovela\"}");
+    assert_eq!(posted.expect("an answer").status().as_u16(), 201);
+    for node in ["master1", "master2"] {
+        let mut shown = Value::Null;
+        let mut tries = 0;
+        while shown["backups"].as_array().is_none_or(|all| {
+            !all.iter()
+                .any(|one| one["master"] == node && one["verdict"] == "good")
+        }) {
+            tries += 1;
+            assert!(tries < 1_200, "no good backup of {node}: {shown}");
+            std::thread::sleep(Duration::from_millis(100));
+            shown = api.get("/backups");
+        }
+    }
+    assert!(!api.alarms().contains("lacks"), "{}", api.alarms());
+
+    // Of servers that nobody here can stop and start nothing is restored, which is said before anything else.
+    let output = common::clean_command()
+        .args(["backup", "restore", "master1", "--dry-run"])
+        .env("MASTER1_URL", cluster.url("master1"))
+        .env("MASTER2_URL", cluster.url("master2"))
+        .env("BACKUP_CONFIG_DIR", format!("{}/pgbackrest", cluster.data))
+        .env("IMDB_HA_DATA", format!("{}/nothing", cluster.data))
+        .output()
+        .expect("run imdb-ha");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("which it can where `imdb-ha local up`"),
+        "{told}"
+    );
 }

@@ -180,6 +180,7 @@ pub(super) fn alarms(app: &App) -> Vec<String> {
         .chain(app.comparer.alarm())
         .chain(of_backups)
         .chain(app.history.alarms())
+        .chain(app.privileges.alarms())
         .collect()
 }
 

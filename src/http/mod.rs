@@ -34,6 +34,7 @@ use crate::history::History;
 use crate::imdb::jobs::Jobs;
 use crate::imdb::queries::Films;
 use crate::limits;
+use crate::privileges::Privileges;
 use crate::quiet::Quiet;
 use crate::supervisor::Supervisor;
 use input::Fault;
@@ -52,6 +53,7 @@ pub struct App {
     pub history: History,
     pub config: Arc<Config>,
     pub backups: Keeper,
+    pub privileges: Privileges,
     pub loads: Jobs,
     /// Verdicts of the database that became a 500.
     pub comparer: Comparer,

@@ -17,6 +17,10 @@ pub const BACKUP_EXPIRE: Duration = Duration::from_secs(600);
 /// Time for one backup. pgBackRest itself gives up on a master or a disk that is silent much earlier.
 pub const BACKUP_RUN: Duration = Duration::from_secs(24 * 3_600);
 
+/// Time between two looks at what the program's role may do, and for one of them.
+pub const PRIVILEGES_AGAIN: Duration = Duration::from_secs(10);
+pub const PRIVILEGES_ASK: Duration = Duration::from_secs(5);
+
 /// The shortest and the longest time between two backups of a kind.
 pub const BACKUP_EVERY_MIN: Duration = Duration::from_secs(10);
 pub const BACKUP_EVERY_MAX: Duration = Duration::from_secs(365 * 86_400);

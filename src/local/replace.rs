@@ -8,7 +8,7 @@ use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::programs::Owner;
 use crate::server::{Master, ServerState};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use std::path::PathBuf;
 
 /// The servers of the local cluster that a configuration means.
@@ -19,7 +19,11 @@ pub struct Here<'a> {
 impl Here<'_> {
     fn master(&self, node: NodeId) -> anyhow::Result<(Master, State)> {
         let layout = Layout::of(self.config)?;
-        let state = running(&layout)?;
+        let state = running(&layout).context(
+            "a restore stops, exchanges and starts both masters, which it can where `imdb-ha local up` or `imdb-ha master` \
+             runs them, and neither does here; nothing was changed. Masters that something else runs are restored by \
+             pgBackRest's own command, one of them, and then `imdb-ha rejoin` rebuilds the other",
+        )?;
         Ok((layout.server(node, Owner::find()?), state))
     }
 }

@@ -254,6 +254,9 @@ pub(super) fn publish(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> an
         session
             .client()
             .batch_execute(include_str!("../../sql/grants.sql"))?;
+        session
+            .client()
+            .batch_execute(include_str!("../../sql/roles.sql"))?;
         let found = session
             .client()
             .query_one(include_str!("../../sql/published.sql"), &[])?;
