@@ -231,7 +231,7 @@ impl Shared {
 /// that does it for all.
 fn not_now(board: &Board) -> Option<String> {
     let view = board.look().0;
-    if let Role::Follower(leader) = &view.role {
+    if let Role::Follower(leader) = view.role_at(board.now_ms()) {
         return Some(format!("the process at {} does it", leader.address));
     }
     let mut missing = NodeId::BOTH

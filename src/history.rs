@@ -34,6 +34,8 @@ struct Shared {
     entries: VecDeque<Value>,
     /// What Redis does not have yet, newest first, as many.
     unwritten: VecDeque<Value>,
+    /// What goes there too if it comes out that this process decides, newest first, as many.
+    doubtful: VecDeque<Value>,
     /// How often each kind of change happened since the start.
     counts: BTreeMap<&'static str, u64>,
 }
@@ -46,6 +48,7 @@ pub fn start(url: &SecretUrl, watch: &RedisWatch) -> std::io::Result<History> {
     let shared = Shared {
         entries: VecDeque::new(),
         unwritten: VecDeque::new(),
+        doubtful: VecDeque::new(),
         counts: BTreeMap::new(),
     };
     let (wake, woken) = crossbeam_channel::bounded(1);
@@ -70,8 +73,8 @@ pub fn start(url: &SecretUrl, watch: &RedisWatch) -> std::io::Result<History> {
 
 impl History {
     /// Adds a change; never waits for Redis. With `shared_by_all` it also goes into the list there,
-    /// which all processes of the API share.
-    pub fn record(&self, change: Change, shared_by_all: bool) {
+    /// which all processes of the API share; without a word on it, [`History::settle`] decides later.
+    pub fn record(&self, change: Change, shared_by_all: Option<bool>) {
         let mut entry = json!({ "at": jiff::Timestamp::now().to_string() });
         if let (Value::Object(entry), Ok(Value::Object(change))) =
             (&mut entry, serde_json::to_value(&change))
@@ -80,16 +83,35 @@ impl History {
         }
         let mut shared = lock(&self.shared);
         *shared.counts.entry(change.what).or_default() += 1;
-        if shared_by_all {
-            shared.unwritten.push_front(entry.clone());
+        match shared_by_all {
+            Some(true) => shared.unwritten.push_front(entry.clone()),
+            None => shared.doubtful.push_front(entry.clone()),
+            Some(false) => {}
         }
         shared.entries.push_front(entry);
         // The oldest go first; those that Redis never saw are then lost to it, which could not hold
         // them anyway.
         shared.entries.truncate(limits::HISTORY_MAX);
         shared.unwritten.truncate(limits::HISTORY_MAX);
+        shared.doubtful.truncate(limits::HISTORY_MAX);
         drop(shared);
         let _ = self.wake.try_send(());
+    }
+
+    /// Whether what this process saw while nobody could say who decides belongs into the list that all share.
+    pub fn settle(&self, shared_by_all: Option<bool>) {
+        let Some(shares) = shared_by_all else { return };
+        let mut shared = lock(&self.shared);
+        let doubtful = std::mem::take(&mut shared.doubtful);
+        if shares && !doubtful.is_empty() {
+            doubtful
+                .into_iter()
+                .rev()
+                .for_each(|entry| shared.unwritten.push_front(entry));
+            shared.unwritten.truncate(limits::HISTORY_MAX);
+            drop(shared);
+            let _ = self.wake.try_send(());
+        }
     }
 
     /// The newest entries, newest first.
@@ -106,7 +128,15 @@ impl History {
     /// does not have yet; or those of this process when Redis cannot be asked. In both cases with the reason why it is not all from
     /// Redis. Takes a few times [`limits::REDIS_TIMEOUT`] at the most, and no time while Redis is known not to answer.
     pub fn shared_by_all(&self, count: usize) -> (Vec<Value>, &'static str, Option<String>) {
-        let waiting: Vec<Value> = lock(&self.shared).unwritten.iter().cloned().collect();
+        let waiting: Vec<Value> = {
+            let shared = lock(&self.shared);
+            shared
+                .doubtful
+                .iter()
+                .chain(&shared.unwritten)
+                .cloned()
+                .collect()
+        };
         match self.read(count) {
             Ok(lines) => {
                 let entry = |line: &String| serde_json::from_str(line).unwrap_or(json!(line));

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::pg::{self, Sessions};
 use crate::quiet::Quiet;
 use crate::redis_link::RedisWatch;
-use crate::standby::Standby;
+use crate::standby::{Orders, Standby};
 use crate::supervisor::{self, Hands, Supervisor};
 use crate::{comparer, history, lease, logging, privileges, probe, wakeup};
 use anyhow::Context;
@@ -152,11 +152,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
             .context("start the sessions")
     };
     let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];
-    let open_steward = |node: NodeId| -> anyhow::Result<Sessions> {
-        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
-        // Two, so that an order to a master that came back need not wait for one that it hung on.
-        Sessions::start(node, pg::without_waiting(settings), 2).context("start the sessions")
-    };
+    let orders = Orders::default();
     let (wake1, woken1) = probe::wake_up();
     let (wake2, woken2) = probe::wake_up();
     supervisor::start(
@@ -166,11 +162,9 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
             board: Arc::clone(&board),
             sessions: sessions.clone(),
             standby: Standby::new(
-                [
-                    open_steward(NodeId::Master1)?,
-                    open_steward(NodeId::Master2)?,
-                ],
+                open_stewards(config, statement_timeout)?,
                 [wake1.clone(), wake2.clone()],
+                orders.clone(),
             ),
             probes: [wake1, wake2],
             history: history.clone(),
@@ -183,6 +177,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
         Arc::clone(&board),
         redis,
         supervisor.clone(),
+        orders,
     )
     .context("start the lease")?;
     let dispatch = Arc::new(Dispatch::new(
@@ -213,6 +208,15 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
         verdicts: Arc::new(Quiet::default()),
     };
     Ok((app, lease))
+}
+
+/// The supervisor's own sessions. Two on each master, so that an order to one that came back need not wait for one that it hung on.
+fn open_stewards(config: &Config, statement_timeout: Duration) -> anyhow::Result<[Sessions; 2]> {
+    let open = |node: NodeId| -> anyhow::Result<Sessions> {
+        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        Sessions::start(node, pg::without_waiting(settings), 2).context("start the sessions")
+    };
+    Ok([open(NodeId::Master1)?, open(NodeId::Master2)?])
 }
 
 /// One probe per master, and one that wakes its walsender.

@@ -9,8 +9,9 @@ use crate::quiet::Quiet;
 use crate::replication::status::standby_names;
 use crossbeam_channel::Sender;
 use postgres::Error;
-use std::sync::Arc;
+use postgres::error::SqlState;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is done on a master.
 #[derive(Clone, Copy)]
@@ -48,6 +49,7 @@ impl Errand {
 #[derive(Clone)]
 struct Steward {
     sessions: Sessions,
+    orders: Orders,
     /// Whether its commits are to wait for its peer. An order that was given to a frozen master is
     /// carried out when it thaws, so it must go by what holds then.
     wait: Arc<AtomicBool>,
@@ -59,17 +61,82 @@ struct Steward {
     quiet: [Arc<Quiet>; Errand::COUNT],
 }
 
+/// By which right orders are given: the term and the name of this process while it decides, which the masters check. An order that
+/// lies about until that has changed goes by what holds then.
+#[derive(Clone, Default)]
+pub struct Orders(Arc<Mutex<Option<(u64, String)>>>);
+
+impl Orders {
+    /// With a term this process decides from now on.
+    pub fn set(&self, term: Option<u64>, holder: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            term.map(|term| (term, holder.to_string()));
+    }
+
+    /// Carries an order out, if this process still decides and the master knows of nobody newer. Nobody else's order comes
+    /// between that question and the end of this one.
+    fn give(
+        &self,
+        session: &mut Session,
+        act: impl FnOnce(&mut Session) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let right = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let Some((term, holder)) = right else {
+            return Ok(());
+        };
+        let begun = session.query(
+            "SELECT imdb_ha.empezar_orden($1, $2)",
+            &[&(term as i64), &holder],
+        );
+        match begun {
+            Ok(_) => {}
+            // A master that has not been set up knows of nobody.
+            Err(error) if is_not_set_up(&error) => return act(session),
+            Err(error) => return Err(error),
+        }
+        let done = act(session);
+        let end = "SELECT pg_catalog.pg_advisory_unlock(1229800514, 2)";
+        let ended = session.client().batch_execute(end);
+        done.and(ended)
+    }
+}
+
+fn is_not_set_up(error: &Error) -> bool {
+    let missing = [SqlState::UNDEFINED_FUNCTION, SqlState::INVALID_SCHEMA_NAME];
+    error.code().is_some_and(|code| missing.contains(code))
+}
+
 /// The supervisor's sessions on both masters.
 pub struct Standby([Steward; 2]);
 
 impl Standby {
-    pub fn new(sessions: [Sessions; 2], probes: [Sender<()>; 2]) -> Standby {
+    pub fn new(sessions: [Sessions; 2], probes: [Sender<()>; 2], orders: Orders) -> Standby {
         let [sessions1, sessions2] = sessions;
         let [probe1, probe2] = probes;
         Standby([
-            Steward::new(sessions1, probe1),
-            Steward::new(sessions2, probe2),
+            Steward::new(sessions1, probe1, orders.clone()),
+            Steward::new(sessions2, probe2, orders),
         ])
+    }
+
+    /// Has `node` wait for nobody, for a process that does not decide: if the master still says so itself, at that very moment, that
+    /// its commits wait for a peer which takes no part.
+    pub fn stop_waiting_in_vain(&self, node: NodeId) {
+        let probe = self.0[node.index()].probe.clone();
+        self.submit(node, Errand::Order, move |session| {
+            let patience = limits::WAIT_MAX_MS as i64;
+            let look = include_str!("../sql/waits_in_vain.sql");
+            let rows = session.query(look, &[&node.slot(), &patience])?;
+            if matches!(rows.first().map(|row| row.try_get(0)), Some(Ok(true))) {
+                set_standby_names(session, node, false)?;
+            }
+            let _ = probe.try_send(());
+            Ok(())
+        });
     }
 
     /// Makes commits on `node` wait until its peer has them, or no longer. Nobody waits for it: what
@@ -162,9 +229,10 @@ impl Standby {
 type Act = fn(&mut Session, NodeId, bool) -> Result<(), Error>;
 
 impl Steward {
-    fn new(sessions: Sessions, probe: Sender<()>) -> Steward {
+    fn new(sessions: Sessions, probe: Sender<()>, orders: Orders) -> Steward {
         Steward {
             sessions,
+            orders,
             wait: Arc::default(),
             strict: Arc::default(),
             probe,
@@ -190,7 +258,9 @@ impl Steward {
             // What is wanted may change while it is done; then what was done is not what should be.
             for _ in 0..limits::ORDER_TURNS {
                 let on = wanted();
-                done = act(session, node, on);
+                done = steward
+                    .orders
+                    .give(session, |session| act(session, node, on));
                 if done.is_err() || wanted() == on {
                     break;
                 }

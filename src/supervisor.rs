@@ -188,6 +188,7 @@ impl Loop {
         let began = Instant::now();
         let name = format!("{event:?}");
         let effects = self.cluster.handle(self.hands.board.now_ms(), event);
+        self.hands.history.settle(self.cluster.writes_history());
         self.hands.board.publish(self.cluster.view());
         for effect in effects {
             self.carry_out(effect);
@@ -213,7 +214,11 @@ impl Loop {
             Effect::ApplyStrictly { node, strict } => self.hands.standby.apply(node, strict),
             Effect::FreeCommits(node) => self.hands.standby.free_commits(node),
             Effect::ReleaseApply(node) => self.hands.standby.release_apply(node),
-            Effect::WaitForPeer { node, wait } => self.hands.standby.order(node, wait),
+            // Who does not decide gives no orders: it only frees what the master itself says is kept in vain.
+            Effect::WaitForPeer { node, wait } => match self.cluster.leads() {
+                true => self.hands.standby.order(node, wait),
+                false => self.hands.standby.stop_waiting_in_vain(node),
+            },
             Effect::Record(change) => self.record(change),
             Effect::Answer { ticket, outcome } => {
                 if let Some(reply) = self.tickets.remove(&ticket) {

@@ -50,7 +50,7 @@ const DOORS: &[(&str, &[&str])] = &[
         "redis::",
         &[
             "src/history.rs",
-            "src/lease.rs",
+            "src/lease/",
             "src/redis_link.rs",
             "src/backup/catalog.rs",
             "src/config/check.rs",

@@ -176,8 +176,8 @@ fn may_be_backed_up(board: &Board, node: NodeId) -> Result<i64, String> {
 }
 
 /// Why this process makes no backups by itself, if it does not.
-fn not_ours(view: &ClusterView) -> Option<String> {
-    match &view.role {
+fn not_ours(view: &ClusterView, now_ms: u64) -> Option<String> {
+    match view.role_at(now_ms) {
         Role::Follower(leader) => Some(format!(
             "the API at {} decides and makes them",
             leader.address
@@ -337,7 +337,7 @@ impl Shared {
                 Err(failure) => state.unreadable[node.index()] = Some(failure),
             }
         }
-        if not_ours(&self.board.look().0).is_some() || known.is_empty() {
+        if not_ours(&self.board.look().0, self.board.now_ms()).is_some() || known.is_empty() {
             return;
         }
         match watch.catalog.publish(&known) {
@@ -364,7 +364,7 @@ impl Shared {
 
     /// Decides what comes next and what is an alarm, and keeps both for whoever asks.
     fn decide(&self, now: i64) -> Vec<Due> {
-        let not_ours = not_ours(&self.board.look().0);
+        let not_ours = not_ours(&self.board.look().0, self.board.now_ms());
         let able = NodeId::BOTH.map(|node| match &not_ours {
             Some(why) => Err(why.clone()),
             None => may_be_backed_up(&self.board, node),

@@ -5,6 +5,7 @@
 mod durability;
 pub mod fsm;
 mod handover;
+mod mandate;
 pub mod node;
 mod role;
 mod routing;
@@ -14,6 +15,7 @@ mod view;
 
 pub use durability::{DurabilityView, Level, Mode};
 pub use handover::Refusal;
+pub use mandate::{Candidate, Evidence, Lease, Mandate, Stance, Times, Verdict};
 pub use node::{Facts, Link, NodeId, NodeState, Signal, WaitsFor};
 pub use role::{Leader, Role};
 pub use view::ClusterView;
@@ -75,6 +77,8 @@ pub enum Event {
     Pause { for_ms: Option<u64>, ticket: u64 },
     /// What this process is among those that serve the same pair.
     Role(Role),
+    /// This process decides, until then, unless it says so again.
+    Leads { until_ms: u64, why: &'static str },
     /// While writes are held: none is under way any more.
     Drained,
     /// Time has passed.
@@ -169,6 +173,8 @@ pub struct Cluster {
     durability: Durability,
     role: Role,
     role_since_ms: u64,
+    /// Until when it decides, if it does, and why.
+    leads: (u64, &'static str),
     paused_until_ms: Option<u64>,
 }
 
@@ -190,6 +196,7 @@ impl Cluster {
             durability,
             role: Role::Unknown,
             role_since_ms: now_ms,
+            leads: (u64::MAX, "no other process holds the lease"),
             paused_until_ms: None,
             nodes: [node(), node()],
             started_ms: now_ms,
@@ -206,6 +213,7 @@ impl Cluster {
     pub fn handle(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
         let ticks = matches!(event, Event::Tick);
+        self.end_leading(now_ms, &mut out);
         match event {
             Event::Answered {
                 node,
@@ -232,6 +240,11 @@ impl Cluster {
                 out.push(Effect::Answer { ticket, outcome });
             }
             Event::Role(role) => self.set_role(now_ms, role, &mut out),
+            Event::Leads { until_ms, why } => {
+                self.leads = (until_ms, why);
+                self.set_role(now_ms, Role::Leader, &mut out);
+                self.end_leading(now_ms, &mut out);
+            }
             Event::Drained => self.settle_handover(now_ms),
             Event::Tick => {
                 self.count_silence(now_ms, &mut out);
@@ -376,37 +389,6 @@ impl Cluster {
                 .is_some_and(|facts| facts.link == Link::Ready);
             if current && linked {
                 self.signal(now, id, Signal::Current, None, out);
-            }
-        }
-    }
-
-    /// What a master that catches up still lacks, in words.
-    fn missing_to_current(&self, id: NodeId) -> String {
-        let peer = id.peer();
-        match self.facts(id).map(|facts| facts.link) {
-            Some(Link::Copying) => return format!("it is copying the rows of {peer}"),
-            Some(Link::Missing) => {
-                return format!(
-                    "it has no subscription to {peer}; run `imdb-ha replication setup`, or \
-                     `imdb-ha rejoin {id}` if it has lost its data"
-                );
-            }
-            _ => {}
-        }
-        let Some(facts) = self.facts(peer) else {
-            return format!("{peer} does not answer, so nobody can tell what is missing");
-        };
-        match (facts.peer_confirmed_lsn, self.node(id).barrier) {
-            (None, _) => format!(
-                "{peer} has no slot {}; run `imdb-ha replication setup`",
-                peer.slot()
-            ),
-            _ if !facts.peer_streaming => format!("{peer} is not streaming to it yet"),
-            (Some(confirmed), Barrier::At(barrier)) => {
-                format!("{} bytes to go", barrier.saturating_sub(confirmed))
-            }
-            (Some(_), Barrier::WantedSince(_)) => {
-                format!("waiting for {peer} to say where it stands")
             }
         }
     }

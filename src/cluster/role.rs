@@ -40,13 +40,12 @@ impl Role {
         }
     }
 
-    /// Why it came to this.
+    /// Why it came to this, for whoever does not lead.
     const fn why(&self) -> &'static str {
         match self {
-            Role::Unknown => "whether there are others is being asked",
-            Role::Leader => "no other process holds the lease",
-            Role::Follower(_) => "another process holds the lease and decides",
-            Role::Orphan => "redis does not answer, so the holder of the lease cannot be asked",
+            Role::Unknown | Role::Leader => "whether there are others is being asked",
+            Role::Follower(_) => "another process decides",
+            Role::Orphan => "neither redis nor a lock on the masters says which process decides",
         }
     }
 }
@@ -69,7 +68,10 @@ impl Cluster {
                 node: self.active,
                 from: self.role.name(),
                 to: role.name(),
-                why: role.why(),
+                why: match role {
+                    Role::Leader => self.leads.1,
+                    _ => role.why(),
+                },
                 cause: match &role {
                     Role::Follower(leader) => Some(leader.address.clone()),
                     _ => None,
@@ -84,9 +86,26 @@ impl Cluster {
         self.role = role;
     }
 
-    /// Whether the changes that this process sees belong into the history that all share.
-    pub fn writes_history(&self) -> bool {
-        matches!(self.role, Role::Leader | Role::Unknown)
+    /// Ends the deciding when its time is over and nobody has said that it goes on: Redis or the masters cannot be reached, or this
+    /// whole process stood still, and another one may decide by now.
+    pub(super) fn end_leading(&mut self, now: u64, out: &mut Vec<Effect>) {
+        if self.role == Role::Leader && now >= self.leads.0 {
+            self.set_role(now, Role::Orphan, out);
+        }
+    }
+
+    /// Whether this process decides for all.
+    pub fn leads(&self) -> bool {
+        self.role.leads()
+    }
+
+    /// Whether the changes that this process sees belong into the history that all share; nothing while it cannot tell.
+    pub fn writes_history(&self) -> Option<bool> {
+        match self.role {
+            Role::Leader | Role::Unknown => Some(true),
+            Role::Follower(_) => Some(false),
+            Role::Orphan => None,
+        }
     }
 
     /// Where the process that decides serves from, if this one follows and can serve from there too.

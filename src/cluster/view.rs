@@ -1,6 +1,6 @@
 //! What everyone but its owner sees of the cluster.
 
-use super::{Cluster, DurabilityView, Facts, NodeId, NodeState, Role};
+use super::{Barrier, Cluster, DurabilityView, Facts, Level, Link, NodeId, NodeState, Role};
 
 /// An immutable picture of the cluster, for everyone who is not its owner. Times are in ms since
 /// the start of the program.
@@ -13,8 +13,14 @@ pub struct ClusterView {
     pub route_since_ms: u64,
     /// Whether writes wait for a handover to end.
     pub holding_writes: bool,
-    pub durability: DurabilityView,
-    pub role: Role,
+    /// See [`ClusterView::durability_at`].
+    pub(super) durability: DurabilityView,
+    /// When the active master was asked for what it said last.
+    said_ms: u64,
+    silence_deadline_ms: u64,
+    /// See [`ClusterView::role_at`].
+    pub(super) role: Role,
+    leads_until_ms: u64,
     /// Until when a person holds the traffic where it is.
     pub paused_until_ms: Option<u64>,
     pub nodes: [NodeView; 2],
@@ -35,6 +41,28 @@ impl ClusterView {
     /// One master of it.
     pub fn node(&self, node: NodeId) -> &NodeView {
         &self.nodes[node.index()]
+    }
+
+    /// What this process is at a time: a picture of one that stood still says what it was before.
+    pub fn role_at(&self, now_ms: u64) -> &Role {
+        match &self.role {
+            Role::Leader if now_ms >= self.leads_until_ms => &Role::Orphan,
+            role => role,
+        }
+    }
+
+    /// What holds for a write that is acknowledged at a time: what the active master said so long ago that it counts as down by
+    /// now proves nothing.
+    pub fn durability_at(&self, now_ms: u64) -> DurabilityView {
+        let silent = now_ms.saturating_sub(self.said_ms);
+        match self.durability.level {
+            Level::ZeroLoss if silent >= self.silence_deadline_ms => DurabilityView {
+                level: Level::Degraded,
+                since_ms: self.said_ms,
+                why: "the active master has not said for long that it waits for its peer",
+            },
+            _ => self.durability.clone(),
+        }
     }
 
     /// Whether whoever decides by this picture decides the same by the other one.
@@ -75,6 +103,13 @@ impl Cluster {
             holding_writes: self.holding_writes(),
             durability: self.durability.view(),
             role: self.role.clone(),
+            leads_until_ms: self.leads.0,
+            said_ms: self
+                .node(self.active)
+                .facts
+                .as_ref()
+                .map_or(0, |(_, asked)| *asked),
+            silence_deadline_ms: self.settings.silence_deadline_ms,
             paused_until_ms: self.paused_until_ms,
             nodes: NodeId::BOTH.map(|node| self.node_view(node)),
         }
@@ -95,6 +130,37 @@ impl Cluster {
             },
             heard_ms: node.heard_ms,
             facts: node.facts.as_ref().map(|(facts, _)| facts.clone()),
+        }
+    }
+
+    /// What a master that catches up still lacks, in words.
+    pub(super) fn missing_to_current(&self, id: NodeId) -> String {
+        let peer = id.peer();
+        match self.facts(id).map(|facts| facts.link) {
+            Some(Link::Copying) => return format!("it is copying the rows of {peer}"),
+            Some(Link::Missing) => {
+                return format!(
+                    "it has no subscription to {peer}; run `imdb-ha replication setup`, or \
+                     `imdb-ha rejoin {id}` if it has lost its data"
+                );
+            }
+            _ => {}
+        }
+        let Some(facts) = self.facts(peer) else {
+            return format!("{peer} does not answer, so nobody can tell what is missing");
+        };
+        match (facts.peer_confirmed_lsn, self.node(id).barrier) {
+            (None, _) => format!(
+                "{peer} has no slot {}; run `imdb-ha replication setup`",
+                peer.slot()
+            ),
+            _ if !facts.peer_streaming => format!("{peer} is not streaming to it yet"),
+            (Some(confirmed), Barrier::At(barrier)) => {
+                format!("{} bytes to go", barrier.saturating_sub(confirmed))
+            }
+            (Some(_), Barrier::WantedSince(_)) => {
+                format!("waiting for {peer} to say where it stands")
+            }
         }
     }
 }

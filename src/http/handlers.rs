@@ -95,13 +95,15 @@ fn is_in_use(failed: &Failed) -> bool {
 pub fn health(app: &App, req: &Req) -> Handled {
     input::no_parameters(&req.query)?;
     let view = app.board.look().0;
+    let now_ms = app.board.now_ms();
     if view.serving {
+        let durability = view.durability_at(now_ms);
         let body = json!({
             "ok": true,
             "active_node": view.active,
             "state": view.node(view.active).state,
-            "durability": view.durability.level,
-            "durability_since": at(app.board.now_ms(), view.durability.since_ms),
+            "durability": durability.level,
+            "durability_since": at(now_ms, durability.since_ms),
             "redis": app.history.redis().state,
         });
         return Ok(Reply::ok(200, body));
@@ -122,6 +124,7 @@ pub fn status(app: &App, req: &Req) -> Handled {
     input::no_parameters(&req.query)?;
     let view = app.board.look().0;
     let now_ms = app.board.now_ms();
+    let durability = view.durability_at(now_ms);
     let masters: Map<String, Value> = NodeId::BOTH
         .into_iter()
         .map(|node| {
@@ -143,11 +146,11 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "holding_writes": view.holding_writes,
         "writes_under_way": app.board.writes_under_way(view.active),
         "durability": {
-            "level": view.durability.level,
-            "since": at(now_ms, view.durability.since_ms),
-            "reason": view.durability.why,
+            "level": durability.level,
+            "since": at(now_ms, durability.since_ms),
+            "reason": durability.why,
         },
-        "role": role(&view.role),
+        "role": role(view.role_at(now_ms)),
         "paused_until": view.paused_until_ms.map(|until| at(now_ms, until)),
         "conflicts": conflicts(app),
         "masters": masters,

@@ -51,7 +51,7 @@ const METRICS: &[Metric] = &[
     gauge("imdb_ha_replication_behind_seconds", "Age of the newest change of its peer that a master has confirmed.", |seen| of_masters(|node| seen.view.node(node.peer()).facts.as_ref()?.peer_lag_ms.map(seconds))),
     gauge("imdb_ha_commit_wait_seconds", "How long the oldest commit on a master that waits for its peer has waited; 0 when none does.", |seen| of_masters(|node| Some(seconds(seen.view.node(node).facts.as_ref()?.longest_wait_ms.unwrap_or(0))))),
     Metric { name: "imdb_ha_walsender_wakeups_total", kind: "counter", help: "Walsenders of a master that had missed a wake-up and were woken by this process.", figures: |seen| of_masters(|node| Some(seen.app.board.wakeups(node) as f64)) },
-    gauge("imdb_ha_durability", "1 for the durability that a write has now.", |seen| levels(seen.view.durability.level)),
+    gauge("imdb_ha_durability", "1 for the durability that a write has now.", |seen| levels(seen.view.durability_at(seen.now_ms).level)),
     gauge("imdb_ha_writes_under_way", "Updates, deletions and batches of inserts that run on the active master.", |seen| one(seen.app.board.writes_under_way(seen.view.active) as f64)),
     gauge("imdb_ha_conflicts", "Settled conflicts in the log of a master.", |seen| of_masters(|node| Some(seen.app.board.details(node)?.conflicts? as f64))),
     gauge("imdb_ha_compare_differing_rows", "Rows in which the masters differed at the last comparison.", |seen| compared(seen, "differing")),
@@ -67,7 +67,7 @@ const METRICS: &[Metric] = &[
     gauge("imdb_ha_backup_drill_ok", "Whether the last trial restore found a good backup.", |seen| seen.backups["last_drill"]["verified"]["ok"].as_bool().map_or(vec![], |ok| one(truth(ok)))),
     gauge("imdb_ha_alarms", "What a person has to look at; /status has the words.", |seen| one(handlers::alarms(seen.app).len() as f64)),
     gauge("imdb_ha_paused", "Whether a person holds the traffic where it is.", |seen| one(truth(seen.view.paused_until_ms.is_some()))),
-    gauge("imdb_ha_leader", "Whether this process decides, of those that serve the same pair.", |seen| one(truth(seen.view.role == Role::Leader))),
+    gauge("imdb_ha_leader", "Whether this process decides, of those that serve the same pair.", |seen| one(truth(*seen.view.role_at(seen.now_ms) == Role::Leader))),
     gauge("imdb_ha_redis_up", "Whether Redis takes writes.", |seen| one(truth(seen.app.history.redis().state == "up"))),
     Metric { name: "imdb_ha_changes_total", kind: "counter", help: "Changes since the start of this process, by what changed.", figures: |seen| seen.app.history.counts().into_iter().map(|(what, count)| (format!("{{what=\"{what}\"}}"), count as f64)).collect() },
 ];

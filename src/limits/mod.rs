@@ -6,6 +6,7 @@ mod compare;
 mod durability;
 mod films;
 mod load;
+mod processes;
 mod server;
 mod stop;
 
@@ -14,6 +15,7 @@ pub use compare::*;
 pub use durability::*;
 pub use films::*;
 pub use load::*;
+pub use processes::*;
 pub use server::*;
 pub use stop::*;
 
@@ -68,25 +70,7 @@ pub const EVENT_QUEUE: usize = 1_024;
 /// A turn of the supervisor that takes longer is logged with its event.
 pub const SLOW_TURN: Duration = Duration::from_millis(100);
 
-// --- several API processes ----------------------------------------------------------------------
-
-/// Time between two claims of the lease, and so between two looks at what its holder decided: several
-/// within the second in which a follower must follow.
-pub const LEASE_INTERVAL: Duration = Duration::from_millis(250);
-
-/// A lease that is not renewed for this long is free: a few lost claims, or a holder that died.
-pub const LEASE_TTL: Duration = Duration::from_millis(1_500);
-
-/// When Redis is back, who decided without it gets this time to claim the lease before any other: its
-/// next claim comes within twice [`LEASE_INTERVAL`].
-pub const LEASE_PATIENCE: Duration = Duration::from_millis(1_000);
-
-/// At an orderly stop, the time to give the lease back: a claim under way and one more answer of Redis,
-/// which takes a millisecond. What is not given back is free after [`LEASE_TTL`].
-pub const LEASE_RELEASE: Duration = Duration::from_millis(300);
-
-/// A start waits for so long to learn whether other processes serve the same pair.
-pub const ROLE_PATIENCE_MS: u64 = 1_000;
+// --- a person's commands ------------------------------------------------------------------------
 
 /// The longest pause that can be asked for at once.
 pub const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);

@@ -226,6 +226,7 @@ fn apply_schema(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::
             &schema,
             include_str!("../../sql/conflicts.sql"),
             include_str!("../../sql/align_sequences.sql"),
+            include_str!("../../sql/mandate.sql"),
         ];
         let mut transaction = session.client().transaction()?;
         for part in script {

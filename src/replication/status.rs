@@ -1,6 +1,6 @@
 //! What one master knows of the replication, read by the probes and by `replication status`.
 
-use crate::cluster::{Facts, Link, NodeId, WaitsFor};
+use crate::cluster::{Facts, Leader, Link, Mandate, NodeId, WaitsFor};
 use crate::limits;
 use postgres::{Client, Row};
 use serde::Serialize;
@@ -17,6 +17,8 @@ pub struct NodeReplication {
     pub way_in: WayIn,
     /// Conflicts in its log, which keeps the newest 10,000; none without a log.
     pub conflicts: Option<i64>,
+    /// Which process decides, as it was told; none before anybody has.
+    pub mandate: Option<Mandate>,
 }
 
 /// The slot on this master, and the walsender that reads from it for the peer.
@@ -101,6 +103,10 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         true => count_conflicts(client).ok(),
         false => None,
     };
+    let mandate = match row.try_get("mandate_log")? {
+        true => read_mandate(client).ok().flatten(),
+        false => None,
+    };
     let wal_lsn = position(&row, "wal_lsn")?.unwrap_or(0);
     Ok(NodeReplication {
         wal_lsn,
@@ -108,7 +114,28 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         out: way_out(&row, node, wal_lsn)?,
         way_in: way_in(&row, node)?,
         conflicts,
+        mandate,
     })
+}
+
+/// Which process decides, as this master knows it.
+fn read_mandate(client: &mut Client) -> Result<Option<Mandate>, postgres::Error> {
+    let silence = limits::SEAT_SILENCE_MS as i64;
+    let row = client.query_opt(include_str!("../../sql/mandate_seen.sql"), &[&silence])?;
+    let Some(row) = row else { return Ok(None) };
+    let active: Option<String> = row.try_get("activo")?;
+    Ok(Some(Mandate {
+        term: position(&row, "termino")?.unwrap_or(0),
+        holder: row.try_get("titular")?,
+        leader: Leader {
+            address: row.try_get("direccion")?,
+            active: NodeId::BOTH
+                .into_iter()
+                .find(|node| active.as_deref() == Some(node.name())),
+            paused_for_ms: position(&row, "pausa_ms")?,
+        },
+        lives: row.try_get("vive")?,
+    }))
 }
 
 fn position(row: &Row, name: &str) -> Result<Option<u64>, postgres::Error> {
@@ -321,6 +348,7 @@ mod tests {
     ) -> NodeReplication {
         NodeReplication {
             conflicts: None,
+            mandate: None,
             wal_lsn: 0,
             publication: true,
             out: WayOut {
