@@ -63,9 +63,10 @@ REVOKE ALL ON FUNCTION imdb_ha.tomar_mandato(bigint, text, text, text, bigint) F
 GRANT EXECUTE ON FUNCTION imdb_ha.tomar_mandato(bigint, text, text, text, bigint) TO pg_monitor;
 
 -- Begins an order of the process that decides, refused when a newer one is known. The session holds the lock until the order is
--- carried out, because ALTER SYSTEM cannot be part of a transaction; it gives it back by itself.
+-- carried out, because ALTER SYSTEM cannot be part of a transaction; it gives it back by itself. An order takes milliseconds, so it
+-- waits for another one no longer than a moment.
 CREATE OR REPLACE FUNCTION imdb_ha.empezar_orden(suyo bigint, quien text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
 DECLARE
     ahora imdb_ha.mandato;
 BEGIN

@@ -96,6 +96,10 @@ impl Orders {
             Ok(_) => {}
             // A master that has not been set up knows of nobody.
             Err(error) if is_not_set_up(&error) => return act(session),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                end_idle_order(session)?;
+                return Err(error);
+            }
             Err(error) => return Err(error),
         }
         let done = act(session);
@@ -103,6 +107,21 @@ impl Orders {
         let ended = session.client().batch_execute(end);
         done.and(ended)
     }
+}
+
+/// Ends whoever has begun an order and does nothing about it: commits may wait for the next one.
+fn end_idle_order(session: &mut Session) -> Result<(), Error> {
+    let silence = limits::ORDER_SILENCE_MS as i64;
+    let holders = session.query(include_str!("../sql/lock_holders.sql"), &[&2_i64])?;
+    for holder in holders {
+        let (pid, silent_ms, idle): (i32, i64, bool) =
+            (holder.try_get(0)?, holder.try_get(1)?, holder.try_get(2)?);
+        if idle && silent_ms >= silence {
+            log::warn!("ended session {pid}, which has held up orders for {silent_ms} ms");
+            session.query("SELECT pg_catalog.pg_terminate_backend($1)", &[&pid])?;
+        }
+    }
+    Ok(())
 }
 
 fn is_not_set_up(error: &Error) -> bool {

@@ -599,6 +599,15 @@ fn an_orderly_stop_gives_the_lease_back() {
     let role = again.get("/status").1["role"]["name"].clone();
     assert_eq!(role, "leader", "it follows the process that it replaces");
 
+    // Somebody who holds the lock of the orders and does nothing holds no commits up.
+    wait_until("it says zero-loss", || again.level() == "zero-loss");
+    let mut idle = cluster.sql("master1");
+    idle.batch_execute("SELECT pg_advisory_lock(1229800514, 2)")
+        .expect("lock");
+    cluster.local(&["kill", "master2"]);
+    let (status, body) = again.post("/generos", &json!({"genero": "sin esperar"}));
+    assert_eq!(status, 201, "{body}");
+
     // A Redis that says nothing holds nobody up.
     signal("STOP", &cluster.status["pids"]["redis"]);
     assert!(again.end() < IN_THE_END);
