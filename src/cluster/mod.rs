@@ -39,6 +39,8 @@ pub struct Settings {
     pub wait_max_ms: u64,
     /// A peer that is further behind is not waited for anew.
     pub wait_lag_max_bytes: u64,
+    /// A peer that is not waited for and is further behind applies without a flush for each transaction.
+    pub apply_lag_max_bytes: u64,
     /// A master that has said for this long that it waits, waits.
     pub taken_up_after_ms: u64,
     /// An order to a master that was not followed is repeated after this time.

@@ -213,6 +213,7 @@ impl Config {
             durability: self.durability,
             wait_max_ms: limits::WAIT_MAX_MS,
             wait_lag_max_bytes: limits::WAIT_LAG_MAX_BYTES,
+            apply_lag_max_bytes: limits::APPLY_LAG_MAX_BYTES,
             taken_up_after_ms: limits::TAKEN_UP_AFTER_MS,
             ask_again_after_ms: limits::ASK_AGAIN_AFTER_MS,
             hasten_ms: limits::HASTEN_MS,

@@ -11,6 +11,10 @@ pub const WAIT_MAX_MS: u64 = 800;
 /// It is an eighth of a second of the apply worker.
 pub const WAIT_LAG_MAX_BYTES: u64 = 1024 * 1024;
 
+/// A peer that is not waited for and is further behind applies without a flush for each transaction: this is some 150 of one row,
+/// which a disk with as many flushes a second would take a second for.
+pub const APPLY_LAG_MAX_BYTES: u64 = 64 * 1024;
+
 /// PostgreSQL's processes take a new `synchronous_standby_names` up one after the other, within a few
 /// milliseconds; a master that has answered for this long that it waits, waits.
 pub const TAKEN_UP_AFTER_MS: u64 = 50;

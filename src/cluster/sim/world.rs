@@ -40,6 +40,7 @@ pub(in crate::cluster) fn settings() -> Settings {
         durability: Mode::ZeroLoss,
         wait_max_ms: 800,
         wait_lag_max_bytes: 2_000,
+        apply_lag_max_bytes: 500,
         taken_up_after_ms: 50,
         ask_again_after_ms: 500,
         hasten_ms: 2_000,
