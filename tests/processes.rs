@@ -191,6 +191,15 @@ struct Watched {
     false_words: Vec<String>,
 }
 
+/// Ends a look also when what is looked at fails: else the test would wait for it for ever.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Looks at both until `over`.
 fn watch(mut masters: [postgres::Client; 2], apis: [&Api; 2], over: &AtomicBool) -> Watched {
     let mut names = || -> [String; 2] {
@@ -410,6 +419,7 @@ fn who_cannot_renew_the_lease_decides_no_longer() {
     let masters = ["master1", "master2"].map(|node| cluster.sql(node));
     let watched = std::thread::scope(|scope| {
         let watched = scope.spawn(|| watch(masters, [&first, &second], &over));
+        let end = End(&over);
         way.cut(true);
         wait_until("the other decides", || second.role() == "leader");
         let (status, body) = second.post("/switch-to-secondary", &Value::Null);
@@ -424,7 +434,7 @@ fn who_cannot_renew_the_lease_decides_no_longer() {
         });
         // Two that both give orders do it for as long as the cut lasts.
         std::thread::sleep(Duration::from_secs(4));
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         watched.join().expect("watch")
     });
     println!(

@@ -29,10 +29,21 @@ fn tell(redis: &mut redis::Connection, command: &str) {
         .unwrap_or_else(|error| panic!("{command}: {error}"));
 }
 
+/// Ends the asking.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Has 24 clients ask for `path` again and again while rows are read and written, which must take no notice of them.
 fn poll(cluster: &Cluster, path: &str) {
     let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        // Also when something fails: else the test would wait for them for ever.
+        let end = End(&over);
         for _ in 0..24 {
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
@@ -54,7 +65,7 @@ fn poll(cluster: &Cluster, path: &str) {
         });
         let statuses: Vec<u16> = rows.map(|answer| answer.status).collect();
         let took = began.elapsed();
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         assert!(
             statuses.iter().all(|status| matches!(status, 200 | 201)),
             "{statuses:?}"
