@@ -7,7 +7,7 @@ mod relay;
 
 use common::{Cluster, clean_command, wait_until};
 use relay::{Mode, Relay};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 fn port_of(cluster: &Cluster, node: &str) -> u16 {
@@ -91,4 +91,60 @@ fn both_sides_of_a_cut_end_equal_and_the_conflicts_are_listed() {
     for kind in ["insert_insert", "update_update"] {
         assert!(kinds.contains(&kind), "no {kind} in {conflicts}");
     }
+}
+
+/// What is acknowledged on both sides of a cut: rows with drawn ids are all kept, and of two with one chosen id
+/// the later one is, with both in the list of the conflicts.
+#[test]
+fn drawn_ids_never_meet_and_a_chosen_one_that_does_is_listed_with_both_versions() {
+    let cluster = Cluster::start_with(&[("USE_SEQUENCE", "false")]);
+    let nodes = ["master1", "master2"];
+    let links = |verb: &str| {
+        for (node, peer) in [("master1", "master2"), ("master2", "master1")] {
+            let sql = format!("ALTER SUBSCRIPTION sub_from_{peer} {verb}");
+            cluster.sql(node).batch_execute(&sql).expect(verb);
+        }
+    };
+    links("DISABLE");
+    let mut kept = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        if index == 1 {
+            let moved = cluster.post("/switch-to-secondary?force=true", "");
+            assert_eq!(moved.status, 200, "{moved:?}");
+        }
+        for number in 0..3 {
+            let added = cluster.add(&format!("{node} {number}"));
+            assert_eq!((added.status, added.node()), (201, *node), "{added:?}");
+            kept.push(format!("({},\"{node} {number}\"", added.id()));
+        }
+        let chosen = json!({ "id_genero": 700_001, "genero": format!("elegido en {node}") });
+        let chosen = cluster.post("/generos", &chosen.to_string());
+        assert_eq!((chosen.status, chosen.node()), (201, *node), "{chosen:?}");
+    }
+    links("ENABLE");
+    let rows = cluster.wait_equal();
+    for row in &kept {
+        assert!(
+            rows.iter().any(|found| found.starts_with(row)),
+            "{row}: {rows:?}"
+        );
+    }
+    assert!(
+        rows.iter().any(|row| row.contains("elegido en master2")),
+        "{rows:?}"
+    );
+    wait_until("both masters list the conflict", || {
+        let conflicts = cluster.get("/conflicts").body;
+        let entries = conflicts["data"].as_array().expect("a list");
+        nodes.iter().all(|node| {
+            entries.iter().any(|entry| {
+                let names = [&entry["local"]["genero"], &entry["remote"]["genero"]];
+                entry["master"] == *node
+                    && entry["key"] == "700001"
+                    && entry["kind"] == "insert_insert"
+                    && names.contains(&&json!("elegido en master1"))
+                    && names.contains(&&json!("elegido en master2"))
+            })
+        })
+    });
 }

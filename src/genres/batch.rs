@@ -72,7 +72,8 @@ const OLDER: &str = include_str!("../../sql/older_genres.sql");
 const SAME: &str = include_str!("../../sql/same_genres.sql");
 const BURIED: &str = include_str!("../../sql/buried_genres.sql");
 const ALIGN: &str = include_str!("../../sql/align_sequences.sql");
-const NEXT_BY_MAX: &str = "SELECT coalesce(max(id_genero), 0)::int8 + 1 FROM public.generos";
+const NEXT_BY_MAX: &str = "SELECT coalesce(max(id_genero), 0)::int8 + 1, imdb_ha.este_nodo()::int8 \
+    FROM public.generos";
 const LOCK: &str = "BEGIN; LOCK TABLE public.generos IN SHARE ROW EXCLUSIVE MODE";
 
 impl Batch {
@@ -233,7 +234,8 @@ impl Batch {
         Ok((source, free))
     }
 
-    /// Without a sequence: the ids after the highest, under the manual's lock.
+    /// Without a sequence: the ids after the highest, under the manual's lock, and of this master's half, so
+    /// that nobody draws the same on the other side of a cut.
     fn insert_by_max(
         &self,
         session: &mut Session,
@@ -244,12 +246,15 @@ impl Batch {
         let mut locked = || {
             session.client().batch_execute(LOCK)?;
             let rows = session.query(NEXT_BY_MAX, &[])?;
-            let mut next = rows.first().map_or(Ok(i64::MAX), |row| row.try_get(0))?;
+            let (mut next, half): (i64, i64) = match rows.first() {
+                Some(row) => (row.try_get(0)?, row.try_get(1)?),
+                None => (i64::from(i32::MAX) + 1, 0),
+            };
             for id in open.iter().filter_map(|row| row.id) {
                 next = next.max(i64::from(id) + 1);
             }
-            let lacking = open.iter().filter(|row| row.id.is_none()).count() as i64;
-            assign(open, (next..next + lacking).collect(), created, this);
+            let lacking = open.iter().filter(|row| row.id.is_none()).count();
+            assign(open, of_half(next, half, lacking), created, this);
             insert(session, open)
         };
         let made = locked();
@@ -259,6 +264,12 @@ impl Batch {
         ended?;
         Ok(made)
     }
+}
+
+/// The first ids from `next` on that are odd or even as `half` is.
+fn of_half(next: i64, half: i64, count: usize) -> Vec<i64> {
+    let first = next + (next - half).rem_euclid(2);
+    (first..).step_by(2).take(count).collect()
 }
 
 /// Gives drawn ids to the rows without one. A row is closed when the ids are used up, or when a later
@@ -365,4 +376,41 @@ fn find_buried(
         buried.insert(row.try_get(0)?, row.try_get(1)?);
     }
     Ok(buried)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_master_draws_from_its_own_half() {
+        assert_eq!(of_half(29, 1, 3), [29, 31, 33]);
+        assert_eq!(of_half(30, 1, 2), [31, 33]);
+        assert_eq!(of_half(29, 2, 3), [30, 32, 34]);
+        assert_eq!(of_half(30, 2, 1), [30]);
+        assert!(of_half(30, 2, 0).is_empty());
+    }
+
+    /// A drawn id that a client of the same batch chose would be the same key twice in one statement.
+    #[test]
+    fn a_drawn_id_keeps_clear_of_those_that_clients_chose() {
+        let entries =
+            [Some(7), None, None, Some(9), None].map(|chosen| Entry::new(chosen, String::new()));
+        let this = (1, 0);
+        let mut open = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            entry.enter(this);
+            open.push(Open {
+                index,
+                entry,
+                id: entry.chosen,
+                kept: entry.chosen.is_some(),
+            });
+        }
+        let mut created = vec![Created::Superseded; entries.len()];
+        assign(&mut open, vec![5, 7, 9], &mut created, this);
+        let ids: Vec<_> = open.iter().map(|row| row.id).collect();
+        // The two that got none draw again in the next round.
+        assert_eq!(ids, [Some(7), Some(5), None, Some(9), None]);
+    }
 }
