@@ -174,7 +174,10 @@ impl Standby {
     /// had the order reached it.
     pub fn free_commits(&self, node: NodeId) {
         self.submit(node, Errand::FreeCommits, move |session| {
-            let freed = session.query(include_str!("../sql/free_commits.sql"), &[])?;
+            let freed = session.query(
+                include_str!("../sql/free_commits.sql"),
+                &[&limits::FREE_OTHERS_AFTER_MS],
+            )?;
             log::warn!(
                 "{node}: {} commits waited on after the order to wait for nobody and were freed one by one",
                 freed.len()

@@ -151,6 +151,11 @@ pub const ID_DRAW_SHIFT_MAX: u32 = 12;
 /// See [`ID_DRAW_SHIFT`].
 pub const ID_DRAW_MAX: usize = 4_096;
 
+/// Time, in ms, that the waiting commit of somebody else's session gets before it is freed by force, because
+/// an error may hit that session's next statement instead. It holds its rows locked meanwhile, so not longer
+/// than somebody who wants them waits: [`LOCK_TIMEOUT_MS`].
+pub const FREE_OTHERS_AFTER_MS: f64 = 2_000.0;
+
 // --- the write lane ---------------------------------------------------------------------------
 
 /// Inserts that may wait for the lane; beyond it the client gets 503 at once. A client waits for its

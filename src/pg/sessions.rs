@@ -275,6 +275,17 @@ impl<T> Call<T> {
     }
 }
 
+/// Whether somebody has cancelled the statement, so that it has changed nothing: most likely whoever frees
+/// commits (sql/free_commits.sql), which was meant for the statement before. A time limit has the same code
+/// and would come again. Only the text tells them apart, so on a server that speaks another language
+/// such a call fails as it does for a time limit.
+fn is_cancelled(error: &postgres::Error) -> bool {
+    let Some(error) = error.as_db_error() else {
+        return false;
+    };
+    *error.code() == SqlState::QUERY_CANCELED && error.message().contains("due to user request")
+}
+
 /// What a failed call means for its caller.
 fn classify(error: postgres::Error, session: &mut Session, life: &AtomicU64) -> CallError {
     // The server rolled it back by itself, and it may well succeed when it is repeated.
@@ -282,7 +293,8 @@ fn classify(error: postgres::Error, session: &mut Session, life: &AtomicU64) -> 
         SqlState::T_R_DEADLOCK_DETECTED,
         SqlState::T_R_SERIALIZATION_FAILURE,
     ];
-    if error.code().is_some_and(|code| rolled_back.contains(code)) {
+    let is_rolled_back = error.code().is_some_and(|code| rolled_back.contains(code));
+    if is_rolled_back || is_cancelled(&error) {
         return CallError::NotStarted(super::explain(&error));
     }
     // Whatever ended the connection: a shutdown, a crash, a time limit for idle sessions.
