@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cluster, IN_THE_END, wait_until};
+use common::{Cluster, wait_until};
 use postgres::Client;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -461,11 +461,9 @@ fn a_stopped_apply_worker_is_an_alarm_with_its_cause_until_it_runs_again() {
     let mut pair = Pair::new(&cluster);
     wait_until("all is well", || alarms(&cluster) == "[]");
     pair.run(1, "CREATE UNIQUE INDEX unico ON public.generos (genero)");
-    let began = Instant::now();
     cluster.add("doble");
     cluster.add("doble");
     wait_until("the alarm", || alarms(&cluster) != "[]");
-    assert!(began.elapsed() < IN_THE_END, "{:?}", began.elapsed());
     let text = alarms(&cluster);
     for part in [
         "master2: the apply worker of sub_from_master1",
@@ -647,6 +645,8 @@ fn data_of_an_earlier_version_is_taken_over_while_it_is_written() {
 fn a_deletion_counts_from_its_request_and_a_plain_role_may_write() {
     let cluster = Cluster::start();
     let mut pair = Pair::new(&cluster);
+    // Before the request, which waits for its lock for only so long.
+    pair.links("DISABLE");
     let mut holder = cluster.sql("master1");
     let mut hold = holder.transaction().expect("a transaction");
     hold.execute(
@@ -661,7 +661,6 @@ fn a_deletion_counts_from_its_request_and_a_plain_role_may_write() {
             !texts(&mut pair.masters[0], waiting).is_empty()
         });
         // Meanwhile its client has given up, and others go on at the other master.
-        pair.links("DISABLE");
         pair.run(
             1,
             "DELETE FROM public.generos WHERE id_genero = 7; \
@@ -789,4 +788,34 @@ fn triggers_in_the_wrong_mode_are_told_do_no_harm_and_are_mended_by_the_set_up()
     assert!(texts(&mut pair.masters[0], wrong).is_empty());
     pair.settle();
     pair.equal("written with triggers in the wrong mode");
+}
+
+/// A deletion that is copied asks nothing of the rows: they come from the same copy.
+#[test]
+fn a_master_that_is_rebuilt_takes_the_deletions_over_as_they_are() {
+    let cluster = Cluster::start();
+    let mut pair = Pair::new(&cluster);
+    pair.run(1, "ALTER SUBSCRIPTION sub_from_master1 DISABLE");
+    // As many have been deleted long ago.
+    pair.run(
+        0,
+        "SET synchronous_commit = local; INSERT INTO imdb_ha.borrados \
+         SELECT 10000 + n, now() - interval '9 days', 1, to_jsonb(g) || jsonb_build_object('id_genero', 10000 + n) \
+         FROM public.generos AS g, generate_series(1, 20000) AS n WHERE g.id_genero = 1",
+    );
+    let rejoin = cluster.run(&["rejoin", "master2", "--yes"]);
+    assert!(rejoin.status.success(), "{rejoin:?}");
+    pair.settle();
+    let rows = pair.equal("after the rejoin");
+    assert!(rows.len() > 20_000);
+    // Each was an insert and a deletion before.
+    let touched = "SELECT n_tup_ins::text FROM pg_stat_user_tables WHERE relname = 'generos'";
+    let touched = texts(&mut pair.masters[1], touched).remove(0);
+    let touched: i64 = touched.parse().expect("a number");
+    assert!(touched < 1_000, "{touched} rows were written");
+    // And deletions count again.
+    pair.run(0, "DELETE FROM public.generos WHERE id_genero = 7");
+    pair.settle();
+    pair.equal("a deletion after it");
+    assert!(!names(&mut pair.masters[1], 7)[0].starts_with("7 "));
 }
