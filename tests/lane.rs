@@ -10,11 +10,8 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-/// What is at once, for a test on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(1);
 
 fn post_id(cluster: &Cluster, id: i64, genero: &str) -> common::Answer {
     let body = json!({ "id_genero": id, "genero": genero }).to_string();
@@ -33,73 +30,64 @@ fn together<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     })
 }
 
-/// Runs `queued` while the lane is busy with an insert that waits for a table lock, so that all that is
-/// posted meanwhile goes into one batch.
-fn in_one_batch<T>(cluster: &Cluster, queued: impl FnOnce(&dyn Fn()) -> T) -> T {
+/// Runs `queued` while the lane is busy with an insert whose commit stalls, so that what is posted meanwhile
+/// goes into one batch, if it comes in time. The cluster must be one with `DURABILITY=async`.
+fn behind_one_insert<T: Send>(cluster: &Cluster, queued: impl FnOnce() -> T + Send) -> T {
     let mut sql = cluster.sql("master1");
-    let mut lock = sql.transaction().expect("begin");
-    lock.batch_execute("LOCK TABLE generos IN SHARE MODE")
-        .expect("lock");
+    stall_commits(&mut sql, true);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| cluster.add("el primero"));
-        let mut watch = cluster.sql("master1");
-        wait_until("the lane waits for the lock", || {
-            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-            watch
-                .query_one(waiting, &[])
-                .expect("locks")
-                .get::<_, i64>(0)
-                == 1
-        });
-        let lock = Mutex::new(Some(lock));
-        let result = queued(&|| {
-            std::thread::sleep(Duration::from_millis(400));
-            let lock = lock.lock().expect("the lock").take().expect("once");
-            lock.rollback().expect("rollback");
-        });
+        wait_for_stalled(&mut sql);
+        let queued = scope.spawn(queued);
+        std::thread::sleep(Duration::from_millis(500));
+        stall_commits(&mut sql, false);
         assert_eq!(first.join().expect("the first").status, 201);
-        result
+        queued.join().expect("the others")
     })
+}
+
+/// Waits until a commit stalls.
+fn wait_for_stalled(sql: &mut Client) {
+    wait_until("a commit stalls", || {
+        let waiting = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        !sql.query(waiting, &[]).expect("look").is_empty()
+    });
 }
 
 #[test]
 fn of_a_doubled_id_one_is_inserted_and_drawn_ids_keep_clear_of_chosen_ones() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_with(&[("DURABILITY", "async")]);
     let before = cluster.add("antes").id();
-    let answers = in_one_batch(&cluster, |release| {
-        std::thread::scope(|scope| {
-            let posting = scope.spawn(|| {
-                together(48, |number| match number {
-                    // Four clients want each of these; the sequence would draw them, too.
-                    0..24 => post_id(
-                        &cluster,
-                        before + 2 + number as i64 / 4,
-                        &format!("elegido {number}"),
-                    ),
-                    _ => cluster.add(&format!("sacado {number}")),
-                })
-            });
-            release();
-            posting.join().expect("the posts")
+    let wanted = |number: usize| before + 2 + number as i64 / 4;
+    let answers = behind_one_insert(&cluster, || {
+        together(48, |number| match number {
+            // Four clients want each of these; the sequence would draw them, too.
+            0..24 => post_id(&cluster, wanted(number), &format!("elegido {number}")),
+            _ => cluster.add(&format!("sacado {number}")),
         })
     });
+    let (chosen, drawn) = answers.split_at(24);
+    assert!(
+        drawn.iter().all(|answer| answer.status == 201),
+        "{answers:?}"
+    );
+    // Whoever came first has it, also if that was one who chose none.
+    for (index, four) in chosen.chunks(4).enumerate() {
+        let taken = four.iter().filter(|answer| answer.code() == "id_taken");
+        let won = four.iter().filter(|answer| answer.status == 201).count();
+        assert!(won <= 1 && taken.count() == 4 - won, "{four:?}");
+        let there = cluster.get(&format!("/generos/{}", wanted(index * 4)));
+        assert_eq!(there.status, 200, "{there:?}");
+        let name = there.body["data"]["genero"].as_str().expect("a name");
+        assert!(
+            won == 0 || name.starts_with("elegido"),
+            "{there:?}: {four:?}"
+        );
+    }
     let made: Vec<_> = answers
         .iter()
         .filter(|answer| answer.status == 201)
         .collect();
-    let taken = answers
-        .iter()
-        .filter(|answer| answer.code() == "id_taken")
-        .count();
-    // The first insert drew one of the ids before the others were posted.
-    assert_eq!(
-        (
-            made.len() + taken,
-            taken == 18 || taken == 19 || taken == 22
-        ),
-        (48, true),
-        "{answers:?}"
-    );
     let mut ids: Vec<i64> = made.iter().map(|answer| answer.id()).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -120,13 +108,7 @@ fn of_a_doubled_id_one_is_inserted_and_drawn_ids_keep_clear_of_chosen_ones() {
          generate_series((SELECT last_value FROM generos_id_genero_seq) + 2, 9001, 2) AS id \
          WHERE id / 2 % 16 <> 0 ON CONFLICT DO NOTHING";
     sql.execute(comb, &[]).expect("the comb");
-    let answers = in_one_batch(&cluster, |release| {
-        std::thread::scope(|scope| {
-            let posting = scope.spawn(|| together(16, |_| cluster.add("entre dientes")));
-            release();
-            posting.join().expect("the posts")
-        })
-    });
+    let answers = behind_one_insert(&cluster, || together(16, |_| cluster.add("entre dientes")));
     assert!(
         answers.iter().all(|answer| answer.status == 201),
         "{answers:?}"
@@ -135,7 +117,7 @@ fn of_a_doubled_id_one_is_inserted_and_drawn_ids_keep_clear_of_chosen_ones() {
 
 #[test]
 fn what_the_database_refuses_fails_alone() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_with(&[("DURABILITY", "async")]);
     // Unlogged, so that it stays on this master.
     let batch_sizes = "CREATE UNLOGGED TABLE public.lotes (filas bigint); \
         CREATE FUNCTION public.contar() RETURNS trigger LANGUAGE plpgsql AS \
@@ -148,17 +130,11 @@ fn what_the_database_refuses_fails_alone() {
         .sql("master1")
         .batch_execute(&format!("{batch_sizes} {check}"))
         .expect("a check");
-    let answers = in_one_batch(&cluster, |release| {
-        std::thread::scope(|scope| {
-            let posting = scope.spawn(|| {
-                together(30, |number| match number % 10 {
-                    7 => cluster.add(&format!("veneno {number}")),
-                    3 => post_id(&cluster, 900_000 + number as i64, &format!("sano {number}")),
-                    _ => cluster.add(&format!("sano {number}")),
-                })
-            });
-            release();
-            posting.join().expect("the posts")
+    let answers = behind_one_insert(&cluster, || {
+        together(30, |number| match number % 10 {
+            7 => cluster.add(&format!("veneno {number}")),
+            3 => post_id(&cluster, 900_000 + number as i64, &format!("sano {number}")),
+            _ => cluster.add(&format!("sano {number}")),
         })
     });
     for (number, answer) in answers.iter().enumerate() {
@@ -175,20 +151,15 @@ fn what_the_database_refuses_fails_alone() {
     let rows = cluster.wait_equal();
     let sound = rows.iter().filter(|row| row.contains("sano")).count();
     assert_eq!((sound, rows.len()), (27, 28 + 1 + 27), "{rows:?}");
-    // And without poison they do share their commits.
-    let largest = in_one_batch(&cluster, |release| {
-        std::thread::scope(|scope| {
-            let posting =
-                scope.spawn(|| together(30, |number| cluster.add(&format!("junto {number}"))));
-            release();
-            posting.join().expect("the posts");
+    // And without poison they do share their commits, once they come in time for that.
+    let mut sql = cluster.sql("master1");
+    wait_until("thirty inserts share a commit", || {
+        behind_one_insert(&cluster, || {
+            together(30, |number| cluster.add(&format!("junto {number}")))
         });
-        let mut sql = cluster.sql("master1");
-        sql.query_one("SELECT max(filas) FROM public.lotes", &[])
-            .expect("sizes")
-            .get::<_, i64>(0)
+        let largest = sql.query_one("SELECT max(filas) FROM public.lotes", &[]);
+        largest.expect("sizes").get::<_, i64>(0) >= 25
     });
-    assert!(largest >= 25, "the largest batch had {largest} rows");
 }
 
 /// Somebody's open transaction holds a key that a client chose: that client waits, and nobody else.
@@ -210,25 +181,15 @@ fn a_held_key_keeps_only_its_own_client_waiting() {
             })
             .into_iter()
             .collect();
-        let began = Instant::now();
-        let mut slowest = Duration::ZERO;
-        while began.elapsed() < Duration::from_millis(1_500) {
+        // If these waited for the key, they would wait until it is let go, which is not before they are answered.
+        for round in 0..20 {
             for answer in together(8, |number| match number {
-                0 => post_id(
-                    &cluster,
-                    8000 + began.elapsed().as_micros() as i64,
-                    "elegido",
-                ),
+                0 => post_id(&cluster, 8000 + round, "elegido"),
                 _ => cluster.add("ajeno"),
             }) {
                 assert_eq!(answer.status, 201, "{answer:?}");
-                slowest = slowest.max(answer.took);
             }
         }
-        assert!(
-            slowest < Duration::from_millis(1_500),
-            "others waited {slowest:?}"
-        );
         open.commit().expect("commit");
         for thread in waiting {
             let answer = thread.join().expect("a client");
@@ -248,7 +209,9 @@ fn a_held_key_keeps_only_its_own_client_waiting() {
     .expect("insert");
     let answer = post_id(&cluster, 7005, "en vano");
     assert_eq!((answer.status, answer.code()), (503, "late"), "{answer:?}");
-    assert!(answer.took < Duration::from_secs(6), "{answer:?}");
+    // By the lock's own limit, before the deadline of the request.
+    let reason = answer.body["reason"].as_str().unwrap_or("");
+    assert!(reason.contains("lock timeout"), "{answer:?}");
     open.rollback().expect("rollback");
     assert_eq!(post_id(&cluster, 7005, "libre").status, 201);
 }
@@ -271,6 +234,68 @@ fn stall_commits(sql: &mut Client, stalled: bool) {
             == names
     });
     std::thread::sleep(Duration::from_millis(100)); // for the other backends to have read it, too
+}
+
+/// A cancel that was meant for a commit may hit the next statement of its session.
+#[test]
+fn a_statement_that_is_cancelled_is_repeated_and_the_commits_of_others_are_let_wait() {
+    let cluster = Cluster::start_with(&[("DURABILITY", "async")]);
+    let mut sql = cluster.sql("master1");
+    let mut watch = cluster.sql("master1");
+    let mut hold = sql.transaction().expect("begin");
+    hold.execute(
+        "SELECT FROM public.generos WHERE id_genero = 5 FOR UPDATE",
+        &[],
+    )
+    .expect("lock");
+    std::thread::scope(|scope| {
+        let (headers, body) = (
+            &[("Content-Type", "application/json")],
+            r#"{"genero": "x"}"#,
+        );
+        let cluster = &cluster;
+        let putting = scope.spawn(move || cluster.ask("PUT", "/generos/5", Some(body), headers));
+        for _ in 0..2 {
+            let waiting = "SELECT pid FROM pg_stat_activity \
+                WHERE wait_event_type = 'Lock' AND application_name = 'imdb-ha'";
+            let mut pid = None;
+            wait_until("the update waits", || {
+                let rows = watch.query(waiting, &[]).expect("look");
+                pid = rows.first().map(|row| row.get::<_, i32>(0));
+                pid.is_some()
+            });
+            watch
+                .execute("SELECT pg_cancel_backend($1)", &[&pid])
+                .expect("cancel");
+            wait_until("it is cancelled", || {
+                let still = "SELECT FROM pg_locks WHERE pid = $1 AND NOT granted";
+                watch.query(still, &[&pid]).expect("look").is_empty()
+            });
+        }
+        hold.rollback().expect("let go");
+        let put = putting.join().expect("a client");
+        assert_eq!(put.status, 200, "{put:?}");
+    });
+
+    // Somebody else's commit is left to PostgreSQL at first; of ours nobody would notice.
+    let free = include_str!("../sql/free_commits.sql");
+    stall_commits(&mut sql, true);
+    std::thread::scope(|scope| {
+        let mut other = cluster.sql("master1");
+        let writing = scope.spawn(move || {
+            other.batch_execute("INSERT INTO public.generos VALUES (9001, 'de otro')")
+        });
+        wait_for_stalled(&mut sql);
+        let mut freed = |after_ms: f64| sql.query(free, &[&after_ms]).expect("free").len();
+        assert_eq!(freed(3_600_000.0), 0);
+        assert_eq!(freed(0.0), 1);
+        writing.join().expect("a writer").expect("a commit");
+        let posting = scope.spawn(|| cluster.add("nuestro"));
+        wait_until("ours is freed", || freed(3_600_000.0) == 1);
+        assert_eq!(posting.join().expect("a client").status, 201);
+    });
+    stall_commits(&mut sql, false);
+    cluster.wait_equal();
 }
 
 #[test]
@@ -331,7 +356,7 @@ fn a_request_that_was_late_in_the_queue_is_not_inserted_later() {
     stall_commits(&mut sql, true);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| cluster.add("en curso"));
-        std::thread::sleep(Duration::from_millis(200));
+        wait_for_stalled(&mut sql);
         let answers = together(20, |number| cluster.add(&format!("en cola {number}")));
         let first = first.join().expect("the first");
         assert_eq!(
@@ -349,9 +374,6 @@ fn a_request_that_was_late_in_the_queue_is_not_inserted_later() {
             .filter(|answer| answer.code() == "outcome_unknown")
             .count();
         assert_eq!(late + unknown, 20, "{answers:?}");
-        for answer in &answers {
-            assert!(answer.took < Duration::from_secs(6), "{answer:?}");
-        }
         stall_commits(&mut sql, false);
         assert_eq!(cluster.add("después").status, 201);
         let rows = cluster.wait_equal();
@@ -366,36 +388,43 @@ fn a_request_that_was_late_in_the_queue_is_not_inserted_later() {
     });
 }
 
-/// More clients than the queue takes, while the master says nothing.
+/// More clients than the queue takes, while no commit ends.
 #[test]
 fn a_full_queue_is_said_at_once_and_empties_by_itself() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_with(&[("REQUEST_DEADLINE_MS", "60000"), ("DURABILITY", "async")]);
     assert_eq!(cluster.add("antes").status, 201);
     let address = cluster.api.strip_prefix("http://").expect("an address");
-    cluster.local(&["freeze", "master1"]);
-    let mut clients: Vec<(TcpStream, Instant)> = Vec::new();
+    let mut sql = cluster.sql("master1");
+    stall_commits(&mut sql, true);
+    let mut clients: Vec<TcpStream> = Vec::new();
     for number in 0..700 {
         let mut stream = TcpStream::connect(address).expect("connect");
         let body = json!({ "genero": format!("multitud {number}") }).to_string();
         let head = "POST /generos HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
         let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(request.as_bytes()).expect("send");
-        clients.push((stream, Instant::now()));
+        clients.push(stream);
     }
-    let answers: Vec<(String, Duration)> = std::thread::scope(|scope| {
+    let early = AtomicUsize::new(0);
+    let answers: Vec<String> = std::thread::scope(|scope| {
         let reading: Vec<_> = clients
             .into_iter()
-            .map(|(mut stream, sent)| {
+            .map(|mut stream| {
+                let early = &early;
                 scope.spawn(move || {
                     let mut text = String::new();
                     stream
-                        .set_read_timeout(Some(Duration::from_secs(12)))
+                        .set_read_timeout(Some(Duration::from_secs(60)))
                         .expect("a limit");
                     stream.read_to_string(&mut text).expect("an answer");
-                    (text, sent.elapsed())
+                    early.fetch_add(1, Ordering::SeqCst);
+                    text
                 })
             })
             .collect();
+        // The master has said nothing yet.
+        wait_until("some are refused", || early.load(Ordering::SeqCst) > 50);
+        stall_commits(&mut sql, false);
         reading
             .into_iter()
             .map(|thread| thread.join().expect("a client"))
@@ -403,11 +432,10 @@ fn a_full_queue_is_said_at_once_and_empties_by_itself() {
     });
     let (made, refused): (Vec<_>, Vec<_>) = answers
         .iter()
-        .partition(|(text, _)| text.starts_with("HTTP/1.1 201"));
-    for (text, took) in &refused {
+        .partition(|text| text.starts_with("HTTP/1.1 201"));
+    for text in &refused {
         let overloaded = text.starts_with("HTTP/1.1 503") && text.contains("\"overloaded\"");
         assert!(overloaded && text.contains("Retry-After: 1"), "{text}");
-        assert!(*took < AT_ONCE, "it took {took:?}");
     }
     println!("{} made, {} refused", made.len(), refused.len());
     assert!(
@@ -417,8 +445,6 @@ fn a_full_queue_is_said_at_once_and_empties_by_itself() {
         refused.len()
     );
     assert_eq!(cluster.add("después").status, 201);
-    cluster.local(&["thaw", "master1"]);
-    cluster.wait_state("master1", "up");
     let rows = cluster.wait_equal();
     let crowd = rows.iter().filter(|row| row.contains("multitud")).count();
     assert_eq!(
