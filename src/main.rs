@@ -114,6 +114,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Backup(command) => {
             let place = backup::command::Place::needed(&config)?;
             let here = local::Here { config: &config };
+            if let Some(commanded) = backup::restore::Commanded::find(&config, &place) {
+                return backup::report::run(command, &config, &place, &commanded);
+            }
             match launcher::Launched::find(&config, &place) {
                 Some(launched) => backup::report::run(command, &config, &place, &launched),
                 None => backup::report::run(command, &config, &place, &here),

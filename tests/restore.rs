@@ -517,3 +517,80 @@ fn copy_seal(cluster: &Cluster, from: &str, to: &str) {
     let output = command.current_dir("/").output().expect("run pgbackrest");
     assert!(output.status.success(), "{}", said(&output));
 }
+
+/// The commands by which plain servers are stopped and started, with pg_ctl as PostgreSQL's user.
+fn plain_commands(cluster: &Cluster) -> Vec<(String, String)> {
+    let programs = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL");
+    let versions = programs.map(|entry| entry.expect("an entry").path());
+    let mut commands = Vec::new();
+    let versions: Vec<PathBuf> = versions.collect();
+    for node in ["master1", "master2"] {
+        let data = cluster.status["masters"][node]["data"]
+            .as_str()
+            .expect("a folder");
+        let made_by = std::fs::read_to_string(format!("{data}/PG_VERSION")).expect("a version");
+        let of_version = versions.iter().find(|path| path.ends_with(made_by.trim()));
+        let pg_ctl = of_version.expect("its programs").join("bin/pg_ctl");
+        let owner = std::fs::metadata(data).expect("the data folder");
+        let user = match owner.uid() == std::fs::metadata("/proc/self").expect("this process").uid()
+        {
+            true => String::new(),
+            false => format!(
+                "setpriv --reuid={} --regid={} --clear-groups -- ",
+                owner.uid(),
+                owner.gid()
+            ),
+        };
+        let base = format!("{user}'{}' -D '{data}' -s -w", pg_ctl.display());
+        let upper = node.to_uppercase();
+        commands.push((
+            format!("{upper}_STOP_COMMAND"),
+            format!("{base} -m fast stop"),
+        ));
+        commands.push((
+            format!("{upper}_START_COMMAND"),
+            format!("{base} -l '{data}/start.log' start"),
+        ));
+    }
+    commands
+}
+
+/// Servers that something else runs are stopped and started by the commands that the configuration names, which are looked at first.
+#[test]
+fn servers_of_ones_own_are_restored_by_way_of_commands() {
+    let cluster = Cluster::start();
+    run_backup(&cluster, "full");
+    insert(&cluster, "master1", "antes", 100);
+    cluster.wait_equal();
+    let to = moment();
+    insert(&cluster, "master1", "luego", 100);
+    cluster.wait_equal();
+    let run = |arguments: &[&str], commands: &[(String, String)]| {
+        let mut command = command(
+            &cluster,
+            &[&["restore", "master1", "--to", &to], arguments].concat(),
+        );
+        command
+            .envs(
+                commands
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str())),
+            )
+            .output()
+            .expect("run imdb-ha")
+    };
+    let mut commands = plain_commands(&cluster);
+    let good = commands[3].1.clone();
+    commands[3].1 = "/nowhere/pg_ctl start".to_string();
+    let told = said(&run(&["--dry-run"], &commands));
+    let words = "MASTER2_START_COMMAND: there is no program /nowhere/pg_ctl";
+    assert!(told.contains(words), "{told}");
+    commands[3].1 = good;
+    let output = run(&["--yes", "--json"], &commands);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(counts(&cluster, "antes"), [(128, 100); 2]);
+    assert_eq!(counts(&cluster, "luego"), [(128, 0); 2]);
+    wait_until("both directions stream", || {
+        cluster.run(&["replication", "status"]).status.success()
+    });
+}

@@ -18,6 +18,15 @@ pub struct Backups {
     pub drill_every: Option<Duration>,
     /// What all keys in Redis begin with.
     pub key_prefix: String,
+    /// How a restore stops and starts both masters, when they are servers that something else runs.
+    pub commands: Option<[ServerCommands; 2]>,
+}
+
+/// The commands for one server, each as its words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerCommands {
+    pub stop: Vec<String>,
+    pub start: Vec<String>,
 }
 
 /// When backups are made.
@@ -42,6 +51,30 @@ impl Plan {
     };
 }
 
+/// The variables with the commands that stop and start each master.
+const COMMANDS: [[&str; 2]; 2] = [
+    ["MASTER1_STOP_COMMAND", "MASTER1_START_COMMAND"],
+    ["MASTER2_STOP_COMMAND", "MASTER2_START_COMMAND"],
+];
+
+/// The words of a command: blanks are between them, and quotes of either kind keep blanks. Nothing else means anything, and no shell sees it.
+fn words(text: &str) -> Option<Vec<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for letter in text.chars() {
+        match (quote, letter) {
+            (Some(open), letter) if letter == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (None, letter) if letter.is_whitespace() => words.extend(word.take()),
+            (_, letter) => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
 impl Check<'_> {
     pub(super) fn backups(&mut self) -> Backups {
         let cycle = self.optional("BACKUP_CYCLE");
@@ -62,6 +95,7 @@ impl Check<'_> {
             plan,
             drill_every: self.schedule("BACKUP_DRILL_EVERY"),
             key_prefix: self.key_prefix(),
+            commands: self.server_commands(),
         }
     }
 
@@ -105,6 +139,36 @@ impl Check<'_> {
         Some(Secret(text))
     }
 
+    /// All four commands or none.
+    fn server_commands(&mut self) -> Option<[ServerCommands; 2]> {
+        let named = COMMANDS.iter().flatten();
+        if named.clone().all(|name| self.optional(name).is_none()) {
+            return None;
+        }
+        let mut found = Vec::new();
+        for name in named {
+            match self.optional(name).as_deref().map(words) {
+                Some(Some(words)) if !words.is_empty() => found.push(words),
+                Some(_) => {
+                    let reason = "must be a program and its arguments with blanks between; quote what has blanks in it";
+                    self.complain(name, reason);
+                }
+                None => {
+                    let reason = "is not set and others like it are; a restore needs both commands of both masters";
+                    self.complain(name, reason);
+                }
+            }
+        }
+        let mut found = found.into_iter();
+        let mut next = || {
+            Some(ServerCommands {
+                stop: found.next()?,
+                start: found.next()?,
+            })
+        };
+        Some([next()?, next()?])
+    }
+
     fn key_prefix(&mut self) -> String {
         let text = self.text("BACKUP_KEY_PREFIX");
         let usable = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
@@ -146,6 +210,32 @@ mod tests {
             of(&[("BACKUP_CYCLE", "off")]).expect("valid").plan,
             Plan::NONE
         );
+    }
+
+    #[test]
+    fn the_commands_for_servers_are_all_there_or_none() {
+        let split = |text| words(text).expect("quotes end");
+        assert_eq!(split(" a  b"), ["a", "b"]);
+        assert_eq!(
+            split("a 'b c' \"d'e\" $f ''"),
+            ["a", "b c", "d'e", "$f", ""]
+        );
+        assert_eq!(words("a 'b"), None);
+        assert_eq!(of(&[]).expect("valid").commands, None);
+        let one = of(&[("MASTER1_STOP_COMMAND", "systemctl stop one")]);
+        let others = [
+            "MASTER1_START_COMMAND",
+            "MASTER2_STOP_COMMAND",
+            "MASTER2_START_COMMAND",
+        ];
+        assert_eq!(one.expect_err("three are missing"), others);
+        let all = COMMANDS
+            .concat()
+            .into_iter()
+            .map(|name| (name, "systemctl do it"));
+        let all: Vec<(&'static str, &str)> = all.collect();
+        let found = of(&all).expect("valid").commands.expect("all are there");
+        assert_eq!(found[1].start, ["systemctl", "do", "it"]);
     }
 
     #[test]

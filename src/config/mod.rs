@@ -8,7 +8,7 @@ mod secret;
 mod tls;
 mod variables;
 
-pub use backups::{Backups, Plan};
+pub use backups::{Backups, Plan, ServerCommands};
 pub use check::InvalidConfig;
 pub use secret::{Secret, SecretUrl};
 pub use variables::{VARIABLES, as_markdown, flag_of};

@@ -69,6 +69,10 @@ pub const VARIABLES: &[Variable] = &[
     open("BACKUP_CYCLE", "", "instead of these three: the manual's six days of backups, the next day's each 24h or whatever is given"),
     open("BACKUP_DRILL_EVERY", "1d", "time between two trial restores of a master's newest backup, beside those of full ones; 0 or off for none"),
     open("BACKUP_KEY_PREFIX", "pgbackrest", "what the keys of the backups in Redis begin with"),
+    open("MASTER1_STOP_COMMAND", "", "command by which a restore stops the server of master1, such as systemctl stop postgresql@17-main; no shell sees it"),
+    open("MASTER1_START_COMMAND", "", "command that starts it"),
+    open("MASTER2_STOP_COMMAND", "", "the same for master2"),
+    open("MASTER2_START_COMMAND", "", "the same for master2"),
     open("RUST_LOG", "info", "what is logged: off, error, warn, info, debug or trace; or module=level, several with commas between"),
 ];
 

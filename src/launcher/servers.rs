@@ -3,11 +3,10 @@
 
 use super::home::{Hold, Home, Saying};
 use crate::backup::command::Place;
-use crate::backup::restore::Servers;
+use crate::backup::restore::{Servers, system_at};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
-use crate::pg::{self, Sessions};
 use crate::server::archive::system_of;
 use anyhow::{Context, bail};
 use std::cell::RefCell;
@@ -70,22 +69,7 @@ impl<'a> Launched<'a> {
             return Ok(false);
         }
         let own = system_of(&data)?;
-        Ok(self.system_at(node).is_ok_and(|answers| answers == own))
-    }
-
-    /// The number of the server that answers at the address of a master.
-    fn system_at(&self, node: NodeId) -> anyhow::Result<u64> {
-        let settings = pg::connection_settings(self.config.master(node), limits::LAUNCHED_ASK)?;
-        let sessions = Sessions::start_patient(node, pg::without_waiting(settings))?;
-        let found = sessions.run(limits::LAUNCHED_ASK, |session| {
-            let row = session.client().query_one(
-                "SELECT system_identifier FROM pg_catalog.pg_control_system()",
-                &[],
-            )?;
-            row.try_get::<_, i64>(0)
-        });
-        // It is unsigned, and PostgreSQL shows it as if it were not.
-        Ok(found.with_context(|| format!("ask {node} which server it is"))? as u64)
+        Ok(system_at(self.config, node).is_ok_and(|answers| answers == own))
     }
 }
 
@@ -100,7 +84,7 @@ impl Servers for Launched<'_> {
                     self.home(node)?.folder().display()
                 );
             }
-            if self.runs(node)? && self.system_at(node)? != system_of(&data)? {
+            if self.runs(node)? && system_at(self.config, node)? != system_of(&data)? {
                 bail!(
                     "{}_URL names another server than the one in {}",
                     node.name().to_uppercase(),
@@ -125,7 +109,7 @@ impl Servers for Launched<'_> {
             Some(Saying::Starting) => self.wait(node, Saying::Up, limits::SERVER_START)?,
             Some(Saying::Up) => {}
         }
-        self.system_at(node).with_context(|| {
+        system_at(self.config, node).with_context(|| {
             format!(
                 "{node} runs and does not answer; a frozen one would come back with what it has now: let it go on \
                  (docker unpause imdb-{node}) or stop it first"

@@ -160,6 +160,9 @@ pub const RESTORE_RECOVER: Duration = Duration::from_secs(24 * 3_600);
 /// Time for counting the rows of everything that was restored, and for making it fit to serve.
 pub const RESTORE_LOOK: Duration = Duration::from_secs(3_600);
 
+/// Time for a command that stops or starts a server, its checkpoint or crash recovery included, and again until it takes connections.
+pub const RESTORE_COMMAND: Duration = Duration::from_secs(600);
+
 /// Time for bringing every file that was restored to the disk.
 pub const RESTORE_SYNC: Duration = Duration::from_secs(3_600);
 

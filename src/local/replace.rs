@@ -21,8 +21,8 @@ impl Here<'_> {
         let layout = Layout::of(self.config)?;
         let state = running(&layout).context(
             "a restore stops, exchanges and starts both masters, which it can where `imdb-ha local up` or `imdb-ha master` \
-             runs them, and neither does here; nothing was changed. Masters that something else runs are restored by \
-             pgBackRest's own command, one of them, and then `imdb-ha rejoin` rebuilds the other",
+             runs them, and neither does here; nothing was changed. For servers that something else runs set \
+             MASTER1_STOP_COMMAND, MASTER1_START_COMMAND and the same for master2",
         )?;
         Ok((layout.server(node, Owner::find()?), state))
     }

@@ -185,9 +185,10 @@ pub fn is_unfinished(cutover: &Cutover, wanted: &Marker) -> anyhow::Result<Optio
     };
     if !cutover.servers.runs(peer)? {
         bail!(
-            "an earlier restore of {node} to {} may not have ended, which only {peer} knows: `imdb-ha local start {peer}` first; \
+            "an earlier restore of {node} to {} may not have ended, which only {peer} knows: {} first; \
              nothing was changed",
-            found.state
+            found.state,
+            cutover.servers.start_by_hand(peer)
         );
     }
     Ok(rejoin::is_marked(cutover.config, peer)?.then_some(found))

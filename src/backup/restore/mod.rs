@@ -2,6 +2,7 @@
 //! in which it may end anywhere and be run again. ARCHITECTURE.md has the reasons in one place.
 
 mod beside;
+mod commanded;
 mod cutover;
 mod marker;
 mod order;
@@ -18,6 +19,7 @@ use crate::output;
 use crate::output::say;
 use crate::replication::{compare, setup};
 use anyhow::bail;
+pub use commanded::{Commanded, system_at};
 use cutover::Cutover;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
