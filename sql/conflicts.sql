@@ -32,11 +32,49 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
+-- Inserts a version as it is, and says whether nothing was in its way: another row of that key, or, if alguna, whatever else the table has
+-- constraints about. Columns that PostgreSQL computes by itself are left out, since it takes no value for them, and so are those of which
+-- the row as it was sent (fila) says nothing: they get their default. Which they are is asked each time, because somebody may add one at
+-- any moment.
+CREATE OR REPLACE FUNCTION imdb_ha.poner_genero(nueva public.generos, fila jsonb, alguna boolean) RETURNS boolean
+LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    columnas text;
+    valores text;
+    puestas bigint;
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_attribute
+        WHERE attrelid = 'public.generos'::regclass AND attnum > 0 AND NOT attisdropped
+            AND (attgenerated <> '' OR NOT fila ? attname::text)
+    ) THEN
+        SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', '),
+            pg_catalog.string_agg('($1).' || pg_catalog.quote_ident(attname), ', ')
+        INTO columnas, valores
+        FROM pg_catalog.pg_attribute
+        WHERE attrelid = 'public.generos'::regclass AND attnum > 0 AND NOT attisdropped
+            AND attgenerated = '' AND coalesce(fila ? attname::text, true);
+        EXECUTE pg_catalog.format(
+            'INSERT INTO public.generos (%s) OVERRIDING SYSTEM VALUE SELECT %s ON CONFLICT %s DO NOTHING',
+            columnas, valores, CASE WHEN NOT alguna THEN '(id_genero)' END) USING nueva;
+        GET DIAGNOSTICS puestas = ROW_COUNT;
+        RETURN puestas > 0;
+    ELSIF alguna THEN
+        INSERT INTO public.generos OVERRIDING SYSTEM VALUE SELECT nueva.* ON CONFLICT DO NOTHING;
+    ELSE
+        INSERT INTO public.generos OVERRIDING SYSTEM VALUE SELECT nueva.* ON CONFLICT (id_genero) DO NOTHING;
+    END IF;
+    RETURN FOUND;
+END
+$$;
+REVOKE ALL ON FUNCTION imdb_ha.poner_genero(public.generos, jsonb, boolean) FROM PUBLIC;
+
 -- A version that arrives: as an insert, as an update, or carried by imdb_ha.cambios.
 CREATE OR REPLACE FUNCTION imdb_ha.conciliar_generos() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     nueva public.generos;
+    fila jsonb;
     base timestamptz;
     aqui public.generos;
     lapida imdb_ha.borrados;
@@ -57,7 +95,8 @@ BEGIN
         RETURN NEW;
     END IF;
     IF TG_TABLE_NAME = 'cambios' THEN
-        nueva := pg_catalog.jsonb_populate_record(NULL::public.generos, NEW.fila);
+        fila := NEW.fila;
+        nueva := pg_catalog.jsonb_populate_record(NULL::public.generos, fila);
         base := NEW.base;
     ELSIF TG_OP = 'DELETE' THEN
         -- Its record in imdb_ha.borrados came before it and has settled it; what is still here is newer.
@@ -84,8 +123,7 @@ BEGIN
     END IF;
 
     LOOP
-        INSERT INTO public.generos SELECT nueva.* ON CONFLICT (id_genero) DO NOTHING;
-        IF FOUND THEN
+        IF imdb_ha.poner_genero(nueva, fila, false) THEN
             SELECT * INTO lapida FROM imdb_ha.borrados WHERE id_genero = nueva.id_genero
             ORDER BY cuando DESC, nodo DESC LIMIT 1;
             IF FOUND AND (lapida.cuando, lapida.nodo) >= (nueva.cambiado_en, nueva.nodo) THEN
@@ -122,7 +160,7 @@ BEGIN
     IF base IS NULL AND (nueva.cambiado_en, nueva.nodo, nueva.genero COLLATE "C")
         > (aqui.cambiado_en, aqui.nodo, aqui.genero COLLATE "C") THEN
         DELETE FROM public.generos WHERE id_genero = nueva.id_genero;
-        INSERT INTO public.generos SELECT nueva.*;
+        PERFORM imdb_ha.poner_genero(nueva, fila, false);
     END IF;
     RETURN NULL;
 END
@@ -160,10 +198,7 @@ BEGIN
     IF NOT FOUND THEN
         -- Somebody may be inserting this id right now. Taking the key waits for them; who comes later
         -- waits for us and finds the deletion.
-        INSERT INTO public.generos
-        SELECT (pg_catalog.jsonb_populate_record(NULL::public.generos, NEW.fila)).*
-        ON CONFLICT DO NOTHING;
-        IF FOUND THEN
+        IF imdb_ha.poner_genero(pg_catalog.jsonb_populate_record(NULL::public.generos, NEW.fila), NEW.fila, true) THEN
             DELETE FROM public.generos WHERE id_genero = NEW.id_genero;
             RETURN NEW;
         END IF;
@@ -200,14 +235,11 @@ DO $$
 DECLARE
     disparador record;
 BEGIN
-    FOR disparador IN SELECT * FROM imdb_ha.disparadores() WHERE modo = 'R'
+    FOR disparador IN
+        SELECT d.* FROM imdb_ha.disparadores() AS d
+        JOIN imdb_ha.disparadores_mal() AS m USING (tabla, nombre)
+        WHERE d.modo = 'R'
     LOOP
-        CONTINUE WHEN EXISTS (
-            SELECT FROM pg_catalog.pg_trigger
-            WHERE tgrelid = disparador.tabla::regclass AND tgname = disparador.nombre AND tgenabled = 'R'
-                AND pg_catalog.strpos(pg_catalog.pg_get_triggerdef(oid), ' ' || disparador.cuando || ' ON ') > 0
-                AND pg_catalog.strpos(pg_catalog.pg_get_triggerdef(oid), 'pg_trigger_depth') > 0
-        );
         EXECUTE pg_catalog.format(
             'CREATE OR REPLACE TRIGGER %I %s ON %s %s
                 WHEN (pg_catalog.pg_trigger_depth() = 0) EXECUTE FUNCTION imdb_ha.%I()',

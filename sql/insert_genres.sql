@@ -4,7 +4,7 @@
 -- this very moment fails the statement instead (imdb_ha.adelantar), and it is repeated.
 -- $4 bounds the wait for another transaction's row, from the first row of this statement on: one key that
 -- somebody holds must not keep a whole batch waiting. Both settings end with the statement.
-INSERT INTO public.generos (id_genero, genero, cambiado_en)
+INSERT INTO public.generos (id_genero, genero, cambiado_en) OVERRIDING SYSTEM VALUE
 SELECT n.id, n.genero, n.en
 FROM unnest($1::int4[], $2::text[], $3::timestamptz[]) AS n (id, genero, en),
     (
