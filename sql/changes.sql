@@ -113,7 +113,7 @@ BEGIN
     LOOP
         IF disparador.esta IS NULL THEN
             EXECUTE pg_catalog.format(
-                'CREATE TRIGGER %I %s ON %s %s EXECUTE FUNCTION imdb_ha.%I()',
+                'CREATE OR REPLACE TRIGGER %I %s ON %s %s EXECUTE FUNCTION imdb_ha.%I()',
                 disparador.nombre, disparador.cuando, disparador.tabla, disparador.forma, disparador.funcion);
         ELSE
             EXECUTE pg_catalog.format(

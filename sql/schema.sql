@@ -182,7 +182,7 @@ BEGIN ATOMIC
         ('public.generos', 'generos_no_truncar', 'BEFORE TRUNCATE', 'FOR EACH STATEMENT', 'no_truncar', 'O');
 END;
 
--- Those of them that are missing (esta is null) or not enabled as they must be (debe). ALTER TABLE ... DISABLE TRIGGER ALL and ENABLE TRIGGER ALL,
+-- Those of them that are missing or replaced (esta is null) or not enabled as they must be (debe). ALTER TABLE ... DISABLE TRIGGER ALL and ENABLE TRIGGER ALL,
 -- as a restore of data alone runs them, make ordinary triggers of the replica ones. Then nothing settles what arrives.
 CREATE OR REPLACE FUNCTION imdb_ha.disparadores_mal()
 RETURNS TABLE (tabla text, nombre text, esta text, debe text)
@@ -191,5 +191,13 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
     FROM imdb_ha.disparadores() AS d
     LEFT JOIN pg_catalog.pg_trigger AS t
         ON t.tgrelid = pg_catalog.to_regclass(d.tabla) AND t.tgname = d.nombre
+        -- Another trigger of that name is none of ours. Those for what arrives have a condition, the others have none.
+        AND pg_catalog.strpos(pg_catalog.pg_get_triggerdef(t.oid), ' ' || d.cuando || ' ON ') > 0
+        AND pg_catalog.strpos(pg_catalog.pg_get_triggerdef(t.oid), ' ' || d.forma || ' ') > 0
+        AND pg_catalog.strpos(pg_catalog.pg_get_triggerdef(t.oid), ' imdb_ha.' || d.funcion || '()') > 0
+        AND CASE d.modo
+            WHEN 'R' THEN pg_catalog.strpos(pg_catalog.pg_get_triggerdef(t.oid), ' WHEN ((pg_trigger_depth() = 0)) ') > 0
+            ELSE pg_catalog.strpos(pg_catalog.pg_get_triggerdef(t.oid), ' WHEN (') = 0
+        END
     WHERE t.tgenabled::text IS DISTINCT FROM d.modo
 $$;

@@ -38,6 +38,7 @@ mod standby;
 mod supervisor;
 mod vital;
 mod wakeup;
+mod watch;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Replication, Subcommands, Table};

@@ -18,7 +18,7 @@ use crate::quiet::Quiet;
 use crate::redis_link::RedisWatch;
 use crate::standby::{Orders, Standby};
 use crate::supervisor::{self, Hands, Supervisor};
-use crate::{comparer, history, lease, logging, privileges, probe, wakeup};
+use crate::{comparer, history, lease, logging, privileges, probe, wakeup, watch};
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -194,6 +194,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
     let privileges = privileges::start(config).context("start the look at the privileges")?;
     let loads = Jobs::new(Arc::clone(config));
     let app = App {
+        watch: watch::start(config, Arc::clone(&board)).context("start the watch")?,
         board,
         supervisor,
         store,

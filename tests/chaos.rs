@@ -21,7 +21,7 @@ use checker::{
     Figures, Findings, Ledger, Mark, Request, Row, Verdict, differing, doubled, figures, judge,
 };
 use relay::{Mode, Relay};
-use report::{Calm, Outcome, Rest, Sum};
+use report::{Outcome, Rest, Sum};
 use schedule::{FAULTS, Place, chosen, schedule};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
@@ -190,7 +190,6 @@ fn outcome(fault: usize, durability: &str) -> Outcome {
         lacking: BTreeSet::new(),
         rest: Rest::default(),
         equal_ms: Some(10),
-        quiet_ms: 200,
         well_ms: 400,
         failures: Vec::new(),
     }
@@ -198,12 +197,12 @@ fn outcome(fault: usize, durability: &str) -> Outcome {
 
 #[test]
 fn each_broken_promise_is_in_the_sum_once() {
-    let clean = Sum::of(&[outcome(0, "zero-loss")], &Figures::default(), None);
+    let clean = Sum::of(&[outcome(0, "zero-loss")], &Figures::default());
     assert!(clean.is_clean());
     let with = |break_it: &dyn Fn(&mut Outcome)| {
         let mut pair = [outcome(0, "zero-loss"), outcome(1, "zero-loss")];
         pair.iter_mut().for_each(break_it);
-        Sum::of(&pair, &Figures::default(), None)
+        Sum::of(&pair, &Figures::default())
     };
     let missing = with(&|one| one.rest.missing.extend([29, 31]));
     assert_eq!((missing.missing, missing.is_clean()), (2, false));
@@ -217,7 +216,7 @@ fn each_broken_promise_is_in_the_sum_once() {
         failed: 1,
         ..Figures::default()
     };
-    assert!(!Sum::of(&[], &failed, None).is_clean());
+    assert!(!Sum::of(&[], &failed).is_clean());
 }
 
 /// Without zero-loss mode a row may be on the dead master alone until that comes back.
@@ -226,7 +225,7 @@ fn what_the_survivor_lacks_is_lost_only_where_it_was_promised() {
     let lacking = |durability| {
         let mut one = outcome(0, durability);
         one.lacking.insert(29);
-        Sum::of(&[one], &Figures::default(), None).missing
+        Sum::of(&[one], &Figures::default()).missing
     };
     assert_eq!((lacking("zero-loss"), lacking("async")), (1, 0));
 }
@@ -240,18 +239,9 @@ fn a_missed_goal_is_counted_and_is_no_broken_promise() {
     apart.equal_ms = Some(2_001);
     let mut ill = outcome(0, "zero-loss");
     ill.well_ms = 30_001;
-    let mut unsafe_for_long = outcome(0, "zero-loss");
-    unsafe_for_long.quiet_ms = 2_001;
-    let all = [slow, apart, ill, unsafe_for_long, outcome(1, "zero-loss")];
-    let sum = Sum::of(&all, &Figures::default(), None);
-    assert_eq!((sum.missed_goals, sum.is_clean()), (4, true));
-    let calm = Calm {
-        seconds: 20,
-        figures: Figures::default(),
-        events: vec!["zero-loss to degraded".to_string()],
-    };
-    let sum = Sum::of(&all, &Figures::default(), Some(&calm));
-    assert_eq!((sum.missed_goals, sum.events), (5, 1));
+    let all = [slow, apart, ill, outcome(1, "zero-loss")];
+    let sum = Sum::of(&all, &Figures::default());
+    assert_eq!((sum.missed_goals, sum.is_clean()), (3, true));
 }
 
 #[test]

@@ -348,6 +348,12 @@ fn the_sample_has_two_rejects_and_can_be_loaded_again_while_the_api_serves() {
         serde_json::json!([])
     );
 
+    // The new tables are replicated like the old ones, and nobody was alarmed in between.
+    let status =
+        String::from_utf8_lossy(&cluster.run(&["replication", "status"]).stdout).into_owned();
+    assert!(!status.contains("ALARM"), "{status}");
+    assert!(!cluster.said().contains("ALARM"), "{}", cluster.said());
+
     // A genre with films stays.
     let kept = cluster.ask("DELETE", "/generos/9", None, &[]);
     assert_eq!((kept.status, kept.code()), (409, "genero_in_use"));

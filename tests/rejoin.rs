@@ -389,10 +389,17 @@ fn a_rejoin_that_cannot_be_is_refused_within_seconds() {
         said(&output)
     );
     // A table that is not this program's is not made by it, and nothing is changed.
+    for node in ["master1", "master2"] {
+        cluster
+            .sql(node)
+            .batch_execute("CREATE TABLE public.ajena (id int PRIMARY KEY)")
+            .expect("create");
+    }
+    assert!(cluster.run(&["replication", "setup"]).status.success());
     cluster
-        .sql("master1")
-        .batch_execute("CREATE TABLE public.ajena (id int PRIMARY KEY)")
-        .expect("create");
+        .sql("master2")
+        .batch_execute("DROP TABLE public.ajena")
+        .expect("drop");
     wait_both_stream(&cluster);
     refused(&["master2", "--yes"], "master2 has no table public.ajena");
     wait_both_stream(&cluster);

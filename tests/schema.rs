@@ -223,6 +223,12 @@ fn masters_of_a_version_without_the_films_are_brought_up_to_date() {
     let upgraded = cluster.run(&["replication", "setup"]);
     let text = said(&upgraded);
     let lines: Vec<&str> = text.lines().collect();
+    let names = "categorias, public.episodios, public.generos_imdb";
+    for (node, line) in [("master1", lines[2]), ("master2", lines[3])] {
+        let begin = format!("{node}: publication pub_imdb publishes public.cargas, public.{names}");
+        assert!(line.starts_with(&begin), "{line}");
+    }
+    let lines = [&lines[..2], &lines[4..]].concat();
     assert_eq!(
         lines,
         [

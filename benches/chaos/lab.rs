@@ -117,19 +117,6 @@ impl Lab {
         named.ok_or_else(|| format!("/active-node answers {body}"))
     }
 
-    /// What the history has since a moment: each entry as it is.
-    pub fn history_since(&self, since: jiff::Timestamp) -> Result<Vec<String>, String> {
-        let (status, body) = self.ask("GET", "/history?limit=1000")?;
-        let entries = body["data"].as_array();
-        let entries = entries.ok_or_else(|| format!("/history answers {status} {body}"))?;
-        let later = |entry: &&Value| {
-            let at = entry["at"].as_str().and_then(|at| at.parse().ok());
-            at.is_none_or(|at: jiff::Timestamp| at >= since)
-        };
-        let later = entries.iter().filter(later);
-        Ok(later.map(Value::to_string).collect())
-    }
-
     /// What `/status` says about the writes that are acknowledged now, and why.
     pub fn durability_and_reason(&self) -> Result<(String, String), String> {
         let (_, body) = self.ask("GET", "/status")?;

@@ -21,7 +21,7 @@ use compose::Compose;
 use lab::{Lab, MASTERS, RECOVERY, System, until};
 use load::{CONNECTIONS, Ends, Load};
 use local::Local;
-use report::{Calm, Outcome, Rest, Sum};
+use report::{Outcome, Rest, Sum};
 use schedule::{Blow, Fault, Place, Planned, chosen, kinds, schedule};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -39,8 +39,6 @@ use std::time::{Duration, Instant};
 const MOVED: Duration = Duration::from_secs(15);
 /// From the heal until both masters hold what was acknowledged before it.
 const SETTLED: Duration = Duration::from_secs(30);
-/// From a fault's last event to the load without any fault.
-const PAUSE: Duration = Duration::from_secs(1);
 /// Without any load: the masters are as equal as they get when nothing has arrived for this long.
 const QUIET: Duration = Duration::from_secs(5);
 /// And for this long altogether. The apply worker makes up for minutes of load in it.
@@ -75,9 +73,6 @@ struct Options {
     /// Writes and reads per second, over all connections, at the most
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(16..=20_000))]
     rate: u64,
-    /// After the faults: load without any fault for so many seconds, in which nothing may happen
-    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
-    calm: u64,
     /// One line of JSON per fault, and one for the whole run at the end
     #[arg(long)]
     json: bool,
@@ -198,7 +193,6 @@ fn walk(mut lab: Lab, options: &Options) -> ExitCode {
 fn run(mut lab: Lab, options: &Options, plan: &[Planned], stop: &AtomicBool) -> ExitCode {
     let load = Load::new(lab.address(), lab.mark.clone(), options.rate, options.seed);
     let mut outcomes = Vec::new();
-    let mut calm = None;
     let mut trouble = thread::scope(|scope| {
         let _ends = Ends(&load);
         for number in 0..CONNECTIONS {
@@ -206,7 +200,7 @@ fn run(mut lab: Lab, options: &Options, plan: &[Planned], stop: &AtomicBool) -> 
             scope.spawn(move || load.work(number));
         }
         let wanted = plan.iter().take_while(|_| !stop.load(SeqCst));
-        let trouble = wanted.enumerate().find_map(|(number, planned)| {
+        wanted.enumerate().find_map(|(number, planned)| {
             load.fault.store(number as u64 + 1, SeqCst);
             match strike(&mut lab, &load, planned) {
                 Ok(outcome) => {
@@ -216,15 +210,7 @@ fn run(mut lab: Lab, options: &Options, plan: &[Planned], stop: &AtomicBool) -> 
                 }
                 Err(error) => Some(format!("{}: {error}", planned.fault.name)),
             }
-        });
-        if trouble.is_some() || options.calm == 0 || stop.load(SeqCst) {
-            return trouble;
-        }
-        match be_calm(&lab, &load, options.calm, stop) {
-            Ok(found) => calm = Some(found),
-            Err(error) => return Some(format!("without a fault: {error}")),
-        }
-        None
+        })
     });
     if trouble.is_none() && outcomes.len() < plan.len() {
         trouble = Some(format!("ended by a signal after {} faults", outcomes.len()));
@@ -235,10 +221,7 @@ fn run(mut lab: Lab, options: &Options, plan: &[Planned], stop: &AtomicBool) -> 
     }
     drop(lab);
     let whole = figures(&load.requests.lock().expect("the requests"), 0, u64::MAX);
-    let sum = Sum::of(&outcomes, &whole, calm.as_ref());
-    if let Some(calm) = &calm {
-        report::tell_calm(calm, options.json);
-    }
+    let sum = Sum::of(&outcomes, &whole);
     if let Some(trouble) = &trouble {
         eprintln!("chaos: {trouble}");
         for failure in load.failures.lock().expect("the failures").iter().take(10) {
@@ -288,30 +271,19 @@ fn strike(lab: &mut Lab, load: &Load, planned: &Planned) -> Result<Outcome, Stri
         (0..MASTERS.len()).try_for_each(|node| holds(lab, load, node, &acknowledged))
     });
     let equal_ms = settled.ok().map(|()| load.now_ms() - healed_ms);
-    // From here on nobody writes: what is left must come about without that.
-    let under_load_ms = load.now_ms();
-    let no_request = load.gate.write().expect("the gate");
-    lab.wait_up(RECOVERY)?;
-    let up_ms = load.now_ms();
-    until("writes are safe again", RECOVERY, || {
-        match lab.durability()?.as_str() {
-            "degraded" => Err("/health says degraded".to_string()),
-            _ => Ok(()),
-        }
-    })?;
-    let quiet_ms = load.now_ms() - up_ms;
     lab.wait_ready(RECOVERY)?;
     load.outage.store(false, SeqCst);
     load.api_down.store(false, SeqCst);
     let well_ms = load.now_ms();
 
+    let no_request = load.gate.write().expect("the gate");
     let rest = at_rest(lab, load)?;
     drop(no_request);
     let all = load.requests.lock().expect("the requests").clone();
-    let under_load = figures(&all, struck_ms, under_load_ms);
+    let until_well = figures(&all, struck_ms, well_ms);
     let figures = Figures {
-        stall_ms: under_load.stall_ms,
-        // What was under way then belongs to this fault too.
+        stall_ms: until_well.stall_ms,
+        // What was under way when all was well belongs to this fault too.
         ..figures(&all, struck_ms, u64::MAX)
     };
     let mut failures = load.failures.lock().expect("the failures");
@@ -323,28 +295,8 @@ fn strike(lab: &mut Lab, load: &Load, planned: &Planned) -> Result<Outcome, Stri
         lacking,
         rest,
         equal_ms,
-        quiet_ms,
         well_ms: well_ms - healed_ms,
         failures: failures.drain(..).collect(),
-    })
-}
-
-/// Load without any fault.
-fn be_calm(lab: &Lab, load: &Load, seconds: u64, stop: &AtomicBool) -> Result<Calm, String> {
-    lab.wait_ready(RECOVERY)?;
-    thread::sleep(PAUSE);
-    let (since, began_ms) = (jiff::Timestamp::now(), load.now_ms());
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    while Instant::now() < deadline && !stop.load(SeqCst) {
-        thread::sleep(Duration::from_millis(100));
-    }
-    let ended_ms = load.now_ms();
-    let events = lab.history_since(since)?;
-    let all = load.requests.lock().expect("the requests");
-    Ok(Calm {
-        seconds: (ended_ms - began_ms) / 1_000,
-        figures: figures(&all, began_ms, ended_ms),
-        events,
     })
 }
 

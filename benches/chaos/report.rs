@@ -8,8 +8,6 @@ use std::collections::BTreeSet;
 
 /// A link that was cut must have made the masters equal within this time from its heal.
 const EQUAL_GOAL_MS: u64 = 2_000;
-/// Nobody writes and both masters are up: writes must be as safe as they were within this time.
-const QUIET_GOAL_MS: u64 = 2_000;
 /// Without a hand, and whatever it was.
 const WELL_GOAL_MS: u64 = 30_000;
 /// Failures that are shown of each fault.
@@ -29,19 +27,9 @@ pub struct Outcome {
     pub rest: Rest,
     /// From the heal until both masters held everything that had been acknowledged by then.
     pub equal_ms: Option<u64>,
-    /// Without load, from both masters being up until writes were as safe as they can be.
-    pub quiet_ms: u64,
     /// From the heal until all was well again.
     pub well_ms: u64,
     pub failures: Vec<Failure>,
-}
-
-/// A time of load without any fault.
-pub struct Calm {
-    pub seconds: u64,
-    pub figures: Figures,
-    /// What the history has of it, where nothing should be.
-    pub events: Vec<String>,
 }
 
 /// What is wrong with the rows once all is well again and no request is under way.
@@ -70,7 +58,6 @@ impl Outcome {
         let equal_goal = self.fault.is_link_cut().then_some(EQUAL_GOAL_MS);
         late(self.fault.goal_ms, self.figures.stall_ms)
             || late(equal_goal, self.equal_ms.unwrap_or(u64::MAX))
-            || late(Some(QUIET_GOAL_MS), self.quiet_ms)
             || late(Some(WELL_GOAL_MS), self.well_ms)
     }
 
@@ -93,7 +80,6 @@ impl Outcome {
             "doubled": self.rest.doubled.len(),
             "differing": self.rest.differing.len(),
             "equal_ms": self.equal_ms,
-            "quiet_ms": self.quiet_ms,
             "well_ms": self.well_ms,
             "examples": self.failures.iter().take(EXAMPLES).map(|one| &one.what).collect::<Vec<_>>(),
         })
@@ -110,7 +96,7 @@ impl Outcome {
             None => "never".to_string(),
         };
         format!(
-            "{:<16} {:<9} {:>6} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>5} {:>7} {:>6} {:>6} {:>6} {:>6} {}",
+            "{:<16} {:<9} {:>6} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>5} {:>7} {:>6} {:>6} {:>6} {}",
             self.fault.name,
             self.durability,
             figures.stall_ms,
@@ -126,7 +112,6 @@ impl Outcome {
             self.rest.doubled.len(),
             self.rest.differing.len(),
             equal,
-            self.quiet_ms,
             self.well_ms,
             if self.misses_goal() { "MISSED GOAL" } else { "" },
         )
@@ -138,7 +123,7 @@ impl Outcome {
 /// The line above the table.
 pub fn heading() -> String {
     format!(
-        "{:<16} {:<9} {:>6} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>5} {:>7} {:>6} {:>6} {:>6} {:>6}",
+        "{:<16} {:<9} {:>6} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>5} {:>7} {:>6} {:>6} {:>6}",
         "fault",
         "writes",
         "stall",
@@ -154,7 +139,6 @@ pub fn heading() -> String {
         "doubled",
         "differ",
         "equal",
-        "quiet",
         "well",
     )
 }
@@ -182,34 +166,6 @@ pub fn tell(outcome: &Outcome, json: bool) {
     }
 }
 
-/// Tells the time without a fault.
-pub fn tell_calm(calm: &Calm, json: bool) {
-    let Calm {
-        seconds,
-        figures,
-        events,
-    } = calm;
-    let (stall_ms, slowest_ms) = (figures.stall_ms, figures.slowest_ms);
-    if json {
-        println!(
-            "{}",
-            json!({
-                "calm_s": seconds, "acknowledged": figures.acknowledged, "failed": figures.failed,
-                "stall_ms": stall_ms, "slowest_ms": slowest_ms, "events": events,
-            })
-        );
-        return;
-    }
-    println!(
-        "{seconds} s without a fault: {} writes acknowledged, {} requests failed, longest stall {stall_ms} ms, \
-         slowest {slowest_ms} ms, {} events in the history",
-        figures.acknowledged,
-        figures.failed,
-        events.len(),
-    );
-    events.iter().for_each(|event| println!("    {event}"));
-}
-
 /// The sum of a run. A row that several faults complain of counts once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Sum {
@@ -223,15 +179,11 @@ pub struct Sum {
     pub doubled: usize,
     pub differing: usize,
     pub missed_goals: usize,
-    /// Of the time without any fault.
-    pub events: usize,
 }
 
 impl Sum {
-    /// Sums up the faults; `whole` is the whole run, the times between the faults included. Each event of the
-    /// time without a fault is a goal that was missed.
-    pub fn of(outcomes: &[Outcome], whole: &Figures, calm: Option<&Calm>) -> Sum {
-        let events = calm.map_or(0, |calm| calm.events.len());
+    /// Sums up the faults; `whole` is the whole run, the times between the faults included.
+    pub fn of(outcomes: &[Outcome], whole: &Figures) -> Sum {
         let rows = |of: &dyn Fn(&Outcome) -> BTreeSet<i64>| {
             outcomes
                 .iter()
@@ -251,8 +203,7 @@ impl Sum {
             missing: rows(&|one| one.lost().union(&one.rest.wrong).copied().collect()),
             doubled: rows(&|one| one.rest.doubled.clone()),
             differing: rows(&|one| one.rest.differing.clone()),
-            missed_goals: outcomes.iter().filter(|one| one.misses_goal()).count() + events,
-            events,
+            missed_goals: outcomes.iter().filter(|one| one.misses_goal()).count(),
         }
     }
 
@@ -270,7 +221,6 @@ impl Sum {
             "missing": self.missing,
             "doubled": self.doubled,
             "differing": self.differing,
-            "events": self.events,
         })
     }
 

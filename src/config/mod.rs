@@ -58,6 +58,8 @@ pub struct Config {
     /// A stop takes no longer than this.
     pub stop_deadline: Duration,
     pub replication_password: Secret,
+    /// Whether somebody has chosen it, be it the default.
+    pub replication_password_set: bool,
     /// Address of each master as its peer sees it.
     pub peer_addresses: [PeerAddress; 2],
     /// Settings of PostgreSQL for masters that this program starts, each as its name and value.
@@ -177,6 +179,7 @@ impl Config {
                 limits::STOP_DEADLINE_MAX_MS,
             )),
             replication_password: Secret(check.text("REPLICATION_PASSWORD")),
+            replication_password_set: check.optional("REPLICATION_PASSWORD").is_some(),
             peer_addresses: peers,
             master_settings: check.master_settings(),
             peer_sslrootcert: check.peer_sslrootcert(),

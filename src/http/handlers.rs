@@ -180,6 +180,7 @@ pub(super) fn alarms(app: &App) -> Vec<String> {
     let of_backups = app.backups.alarms().into_iter();
     let of_backups = of_backups.map(|alarm| format!("{}: {}", alarm.node, alarm.text));
     of_nodes
+        .chain(app.watch.alarms())
         .chain(app.comparer.alarm())
         .chain(of_backups)
         .chain(app.history.alarms())

@@ -37,6 +37,7 @@ use crate::limits;
 use crate::privileges::Privileges;
 use crate::quiet::Quiet;
 use crate::supervisor::Supervisor;
+use crate::watch::Watch;
 use input::Fault;
 use messages::{Language, Message};
 use serde_json::{Map, Value, json};
@@ -57,6 +58,7 @@ pub struct App {
     pub loads: Jobs,
     /// Verdicts of the database that became a 500.
     pub comparer: Comparer,
+    pub watch: Watch,
     pub verdicts: Arc<Quiet>,
 }
 

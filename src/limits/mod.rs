@@ -3,6 +3,7 @@
 
 mod backup;
 mod compare;
+mod drift;
 mod durability;
 mod films;
 mod load;
@@ -12,6 +13,7 @@ mod stop;
 
 pub use backup::*;
 pub use compare::*;
+pub use drift::*;
 pub use durability::*;
 pub use films::*;
 pub use load::*;

@@ -7,6 +7,7 @@ use crate::cluster::NodeId;
 use crate::limits;
 use crate::pg::explain;
 use postgres::Client;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// Follows the apply worker of one master from probe to probe.
@@ -101,33 +102,37 @@ fn why(client: &mut Client, seen: &NodeReplication) -> String {
     match last_error(&String::from_utf8_lossy(&tail), seen.out.of, subid) {
         Some(error) => format!(
             "the apply worker of {subscription} has stopped: {error}; {}",
-            advice(&error)
+            advice(&error, seen.out.of)
         ),
         None => elsewhere("further up in the server's log"),
     }
 }
 
-/// The last error of the worker of `node` in a piece of the log, with its detail. A worker names the
-/// replication origin of its subscription in the context of its errors, or the subscription itself; one
-/// that gets no stream names only the slot of the peer, as no other session here does.
+/// The last error of the worker of `node` in a piece of the log, with its detail. A worker names its subscription when it starts, and
+/// what the same process says after that is its own; else it names the replication origin of its subscription in the context of its
+/// errors, or the subscription itself; one that gets no stream names only the slot of the peer, as no other session here does.
 fn last_error(log: &str, node: NodeId, subid: i64) -> Option<String> {
     let origin = format!("pg_{subid}");
     let quoted = [node.subscription(), node.peer().slot()].map(|name| format!("\"{name}\""));
-    let names = |line: &str| {
-        let of_origin = line.split(&origin).skip(1);
-        let mut after = of_origin.map(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()));
-        let named = quoted.iter().any(|name| line.contains(name));
-        after.any(|exact| exact) || (named && message(line).is_some())
-    };
     // A line that goes on is indented by a tab.
     let log = log.replace("\n\t", " ");
     let lines: Vec<&str> = log.lines().collect();
-    let at = lines.iter().rposition(|line| names(line))?;
     // The lines of one report carry the same process id in brackets.
     let process = |line: &str| {
         let (_, rest) = line.split_once('[')?;
         rest.split_once(']').map(|(id, _)| id.to_string())
     };
+    let starts = format!("apply worker for subscription {} has started", quoted[0]);
+    let started = lines.iter().filter(|line| line.contains(&starts));
+    let workers: HashSet<String> = started.filter_map(|line| process(line)).collect();
+    let names = |line: &str| {
+        let own = message(line).is_some() && process(line).is_some_and(|id| workers.contains(&id));
+        let of_origin = line.split(&origin).skip(1);
+        let mut after = of_origin.map(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()));
+        let named = quoted.iter().any(|name| line.contains(name));
+        own || after.any(|exact| exact) || (named && message(line).is_some())
+    };
+    let at = lines.iter().rposition(|line| names(line))?;
     let of_report = lines[..=at]
         .iter()
         .rev()
@@ -166,6 +171,25 @@ const ADVICE: &[(&[&str], &str)] = &[
     ),
     (&["can no longer access replication slot"], SLOT_GONE),
     (
+        &["password authentication failed for user"],
+        "the role replicator of the peer has another password than this subscription: run `imdb-ha replication setup`, which makes them the same \
+         (as REPLICATION_PASSWORD says, or as it was)",
+    ),
+    (
+        &["is not permitted to log in"],
+        "run `imdb-ha replication setup`, which lets the role of the peer log in again",
+    ),
+    (
+        &["publication \"", "\" does not exist"],
+        "run `imdb-ha replication setup`, which makes it anew on the peer; if this goes on, changes were made while it was missing, which cannot be sent any \
+         more: run `imdb-ha rejoin {node}`",
+    ),
+    (
+        &["replication target relation", "does not exist"],
+        "make the table on this master too, with all columns that it has on the peer (definitions are not replicated), then run `imdb-ha replication setup`; \
+         if it is there on neither any more, run `imdb-ha rejoin {node}`",
+    ),
+    (
         &["is missing replicated column"],
         "add the column on this master too, since definitions are not replicated",
     ),
@@ -195,11 +219,12 @@ const ADVICE: &[(&[&str], &str)] = &[
     ),
 ];
 
-fn advice(error: &str) -> String {
+fn advice(error: &str, node: NodeId) -> String {
     let known = ADVICE
         .iter()
         .find(|(parts, _)| parts.iter().all(|part| error.contains(part)));
     let what = known.map_or("mend the cause on this master", |(_, what)| what);
+    let what = what.replace("{node}", node.name());
     format!("{what}; it is tried again by itself")
 }
 
@@ -226,7 +251,7 @@ mod tests {
             found,
             "duplicate key value violates unique constraint \"u\" (Key (genero)=(ñ) already exists.)"
         );
-        assert!(advice(&found).contains("change or delete the row"));
+        assert!(advice(&found, NodeId::Master2).contains("change or delete the row"));
         let connect = "[5] LOG:  logical replication apply worker for subscription \"sub_from_master1\" has started\n\
             [5] ERROR:  apply worker for subscription \"sub_from_master1\" could not connect to the publisher: no\n\
             [6] LOG:  logical replication apply worker for subscription \"sub_from_master1\" has started\n";
@@ -236,15 +261,39 @@ mod tests {
                 .ends_with("the publisher: no")
         );
         assert_eq!(of("[5] ERROR:  unrelated\n"), None);
+        // PostgreSQL 17 does not say whose connection it was.
+        let unnamed = "[7] ERROR:  old\n\
+            [7] CONTEXT:  processing remote data for replication origin \"pg_164\" during \"INSERT\"\n\
+            [5] LOG:  logical replication apply worker for subscription \"sub_from_master1\" has started\n\
+            [5] ERROR:  could not connect to the publisher: FATAL:  password authentication failed for user \"replicator\"\n\
+            [6] ERROR:  somebody else's\n";
+        assert!(
+            of(unnamed)
+                .expect("an error")
+                .starts_with("could not connect")
+        );
         // Here the slot that this master keeps for its peer is no matter of its own apply worker.
         let slots = "[5] ERROR:  could not start WAL streaming: ERROR:  replication slot \"slot_1_to_2\" does not exist\n\
             [6] ERROR:  replication slot \"slot_2_to_1\" is active for PID 7\n\
             [6] STATEMENT:  DROP_REPLICATION_SLOT \"slot_1_to_2\"\n";
         let gone = of(slots).expect("an error");
         assert!(gone.contains("\"slot_1_to_2\" does not exist"), "{gone}");
-        assert!(advice(&gone).contains("says which master to rejoin"));
+        assert!(advice(&gone, NodeId::Master2).contains("says which master to rejoin"));
         let table = "logical replication target relation \"public.x\" does not exist";
-        assert!(advice(table).contains("create it"));
+        assert!(advice(table, NodeId::Master2).contains("make the table on this master too"));
+        for (error, cure) in [
+            (
+                "could not connect to the publisher: FATAL: password authentication failed for user \"replicator\"",
+                "has another password",
+            ),
+            (
+                "could not receive data from WAL stream: ERROR: publication \"pub_imdb\" does not exist",
+                "rejoin master2",
+            ),
+        ] {
+            let advice = advice(error, NodeId::Master2);
+            assert!(advice.contains(cure), "{advice}");
+        }
         let spanish = "[5] ERROR de otro idioma\n[5] CONTEXTO: origen «pg_164»";
         assert_eq!(
             of(spanish).as_deref(),

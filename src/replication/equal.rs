@@ -53,6 +53,40 @@ pub(super) fn wait(masters: &Masters, patience: Duration) -> anyhow::Result<()> 
     }
 }
 
+/// Which of these tables, by their names, are not proven to hold the same rows on both masters: they differ for longer than `patience`, or are too large to be read for
+/// this.
+///
+/// # Errors
+/// What could not be read.
+pub(super) fn unproven(
+    masters: &Masters,
+    names: &[String],
+    patience: Duration,
+) -> anyhow::Result<Vec<String>> {
+    compare::connect(masters)?;
+    let mut tables = shared(masters)?;
+    tables.retain(|_, table| names.contains(&table.target));
+    let (large, mut tables): (Tables, Tables) = tables
+        .into_iter()
+        .partition(|(_, table)| table.bytes > limits::EQUAL_AT_ONCE_BYTES);
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut differing = Tables::new();
+        for (name, table) in tables {
+            let [first, second] = sums(masters, &name, &table)?;
+            if first != second {
+                differing.insert(name, table);
+            }
+        }
+        if differing.is_empty() || Instant::now() >= deadline {
+            let unproven = large.into_values().chain(differing.into_values());
+            return Ok(unproven.map(|table| table.target).collect());
+        }
+        tables = differing;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 fn described(differing: &[(String, i64, i64)]) -> String {
     let tables = differing.iter().map(|(name, first, second)| {
         format!("{name} differs ({first} rows on master1, {second} on master2)")

@@ -3,9 +3,13 @@
 pub mod apply;
 pub mod compare;
 mod conninfo;
+pub mod drift;
 mod equal;
+mod fit;
 mod migrations;
+mod password;
 mod plan;
+mod publication;
 mod reach;
 pub mod rejoin;
 pub mod setup;
@@ -63,14 +67,18 @@ pub fn report_status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
                 .map_err(|error| format!("{error:#}"))
         });
     }
+    let drifted = drift_of(&reach);
     let well = seen
         .iter()
         .all(|seen| seen.as_ref().is_ok_and(|seen| seen.troubles().is_empty()));
     if json {
-        output::print(as_json(&seen, well));
+        output::print(as_json(&seen, &drifted, well));
     } else {
         for node in NodeId::BOTH {
             output::print(as_text(node, config, &seen[node.index()]));
+        }
+        for alarm in &drifted {
+            output::print(format_args!("ALARM: {alarm}"));
         }
         output::print(format_args!(
             "{}",
@@ -88,9 +96,20 @@ pub fn report_status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// What somebody has changed by hand, on the masters that answer.
+fn drift_of(reach: &setup::Reach) -> Vec<String> {
+    let seen = NodeId::BOTH.map(|node| {
+        let asked = reach.run(node, "look for what has changed", move |session| {
+            drift::read(session.client(), node)
+        });
+        asked.ok().filter(|seen| !seen.changing)
+    });
+    drift::alarms([seen[0].as_ref(), seen[1].as_ref()])
+}
+
 type Seen = Result<NodeReplication, String>;
 
-fn as_json(seen: &[Seen; 2], well: bool) -> Value {
+fn as_json(seen: &[Seen; 2], drifted: &[String], well: bool) -> Value {
     let masters: Map<String, Value> = NodeId::BOTH
         .into_iter()
         .map(|node| {
@@ -103,7 +122,7 @@ fn as_json(seen: &[Seen; 2], well: bool) -> Value {
             (node.name().to_string(), of_node)
         })
         .collect();
-    json!({ "ok": well, "masters": masters })
+    json!({ "ok": well, "masters": masters, "alarms": drifted })
 }
 
 fn as_text(node: NodeId, config: &Config, seen: &Seen) -> String {

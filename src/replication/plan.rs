@@ -33,6 +33,10 @@ pub(super) struct Subscription {
     pub slot: Option<String>,
     pub origin: String,
     pub synchronous_commit: String,
+    /// One of the options that the set-up leaves as they are by default is set.
+    pub other_options: bool,
+    /// It takes just our publication.
+    pub ours: bool,
     pub connection: String,
     /// The tables whose changes it takes, in order. PostgreSQL drops those of any other silently.
     pub tables: Vec<String>,
@@ -49,6 +53,7 @@ pub(super) enum Step {
     AttachSlot,
     SetConnection,
     SetOptions,
+    SetPublication,
     Enable,
     Refresh,
 }
@@ -67,7 +72,8 @@ impl Step {
             }
             Step::AttachSlot => format!("attached to slot {slot} on {from}"),
             Step::SetConnection => format!("got the new address, password or CA of {from}"),
-            Step::SetOptions => "got origin = none and synchronous_commit = local".to_string(),
+            Step::SetOptions => "got its options: origin = none, synchronous_commit = local, the others as by default".to_string(),
+            Step::SetPublication => format!("takes {PUBLICATION} and nothing else"),
             Step::Enable => "enabled".to_string(),
             Step::Refresh => format!("takes the tables that {from} publishes now"),
         }
@@ -109,8 +115,11 @@ pub(super) fn plan(link: Link, found: &Found, connection: &str) -> Result<Vec<St
     // Off is how a running supervisor lets a master that is behind catch up; the others can make both
     // masters wait for each other for ever.
     let commit = existing.synchronous_commit.as_str();
-    if existing.origin != "none" || !["local", "off"].contains(&commit) {
+    if existing.origin != "none" || !["local", "off"].contains(&commit) || existing.other_options {
         steps.push(Step::SetOptions);
+    }
+    if !existing.ours {
+        steps.push(Step::SetPublication);
     }
     if !existing.enabled {
         steps.push(Step::Enable);
@@ -198,6 +207,12 @@ pub(super) fn in_need(found: &[Found; 2]) -> Option<NeedsRejoin> {
     (!masters.is_empty()).then_some(NeedsRejoin { masters })
 }
 
+/// Said in full, because a later version of PostgreSQL has other defaults. With `streaming` a large transaction would be applied by other workers, or
+/// while it may still be rolled back; `disable_on_error` would end what is tried again by itself; `run_as_owner` would
+/// apply with the rights of the subscription's owner instead of those of the table's.
+const OPTIONS: &str = "origin = none, synchronous_commit = 'local', disable_on_error = false, streaming = off, \
+    binary = false, run_as_owner = false";
+
 /// The statement of a step. `synchronous_commit = local` makes the apply worker confirm what is on
 /// disk; with the default `off` a synchronous master would wait 220 ms for each commit (measured).
 pub(super) fn statement(step: Step, link: Link, connection: &str) -> String {
@@ -208,7 +223,7 @@ pub(super) fn statement(step: Step, link: Link, connection: &str) -> String {
         format!(
             "CREATE SUBSCRIPTION {name} CONNECTION {connection} PUBLICATION {PUBLICATION} \
              WITH (create_slot = {create_slot}, slot_name = '{slot}', copy_data = {copy_data}, \
-             origin = none, synchronous_commit = 'local')"
+             {OPTIONS})"
         )
     };
     match step {
@@ -217,7 +232,12 @@ pub(super) fn statement(step: Step, link: Link, connection: &str) -> String {
         Step::AttachSlot => format!("ALTER SUBSCRIPTION {name} SET (slot_name = '{slot}')"),
         Step::SetConnection => format!("ALTER SUBSCRIPTION {name} CONNECTION {connection}"),
         Step::SetOptions => {
-            format!("ALTER SUBSCRIPTION {name} SET (origin = none, synchronous_commit = 'local')")
+            format!("ALTER SUBSCRIPTION {name} SET ({OPTIONS})")
+        }
+        Step::SetPublication => {
+            format!(
+                "ALTER SUBSCRIPTION {name} SET PUBLICATION {PUBLICATION} WITH (refresh = false)"
+            )
         }
         Step::Enable => format!("ALTER SUBSCRIPTION {name} ENABLE"),
         Step::Refresh => {
@@ -251,6 +271,8 @@ mod tests {
                 slot: Some("slot_1_to_2".to_string()),
                 origin: "none".to_string(),
                 synchronous_commit: "local".to_string(),
+                other_options: false,
+                ours: true,
                 connection: "host=a".to_string(),
                 tables: vec!["public.generos".to_string()],
             }),
@@ -377,6 +399,13 @@ mod tests {
         );
         let any = changed(|s| s.origin = "any".to_string());
         assert_eq!(plan(LINK, &any, "host=a"), Ok(vec![Step::SetOptions]));
+        let streaming = changed(|s| s.other_options = true);
+        assert_eq!(plan(LINK, &streaming, "host=a"), Ok(vec![Step::SetOptions]));
+        let others = changed(|s| s.ours = false);
+        assert_eq!(
+            plan(LINK, &others, "host=a"),
+            Ok(vec![Step::SetPublication])
+        );
         let older = changed(|s| {
             s.enabled = false;
             s.tables.clear();

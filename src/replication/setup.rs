@@ -5,17 +5,19 @@
 
 use super::compare;
 pub(crate) use super::conninfo::is_as_safe_as_the_urls;
-use super::conninfo::{ROLE, connection_string, try_link};
+use super::conninfo::{connection_string, try_link};
+use super::drift;
 use super::equal;
+use super::fit;
+use super::password;
 pub use super::plan::NeedsRejoin;
-use super::plan::{Found, Link, Step, Subscription, in_need, literal, plan, statement};
+use super::plan::{Found, Link, Step, Subscription, in_need, plan, statement};
+use super::publication;
 pub use super::reach::{Reach, begin};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
-use crate::pg;
 use anyhow::bail;
-use postgres::error::SqlState;
 use std::time::{Duration, Instant};
 
 pub(super) const PUBLICATION: &str = "pub_imdb";
@@ -28,24 +30,65 @@ pub(super) const PUBLICATION: &str = "pub_imdb";
 pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     is_as_safe_as_the_urls(config)?;
     let reach = Reach::new(config)?;
+    let config = &password::settled(&reach, config)?;
     let mut done = Vec::new();
+    let mut broken = Vec::new();
     for node in NodeId::BOTH {
+        broken.push((node, drift::broken(&reach, node)?));
         prepare(&reach, config, node, &mut done)?;
     }
     // Only when both have the tables: a subscription is made on tables that are there.
+    let tables = publication::on_both(&reach)?;
     for node in NodeId::BOTH {
-        publish(&reach, node, &mut done)?;
+        publication::publish(&reach, node, &tables, &mut done)?;
     }
-    let links = NodeId::BOTH.map(|from| Link {
-        from,
-        to: from.peer(),
-    });
-    let found = [look(&reach, links[0])?, look(&reach, links[1])?];
+    let [first, second] = links();
+    let found = [look(&reach, first)?, look(&reach, second)?];
     if let Some(need) = in_need(&found) {
         return Err(need.into());
     }
+    let masters = compare::Masters::new(config)?;
+    let taken = newly_taken(&found);
+    let joins = link_up(&reach, config, &masters, found, &mut done)?;
+    for node in NodeId::BOTH {
+        tell_the_peer(&reach, node)?;
+    }
+    if !joins && !taken.is_empty() {
+        let unproven = equal::unproven(&masters, &taken, limits::JOIN_PATIENCE)?;
+        done.extend(unproven.iter().map(|name| {
+            format!(
+                "WARNING: {name} is replicated from now on, and the masters are not known to hold the same rows of before: run \
+                 `imdb-ha compare {name}`, and with --repair NODE to make the other one like NODE"
+            )
+        }));
+    }
+    let mended = broken.into_iter().flat_map(|(node, broken)| {
+        let told = move |what| format!("{node}: mended: {what}");
+        broken.into_iter().map(told)
+    });
+    done.extend(mended);
+    done.extend(password::warning(config));
+    Ok(done)
+}
+
+/// Both directions, in the order of the masters from which they lead.
+fn links() -> [Link; 2] {
+    NodeId::BOTH.map(|from| Link {
+        from,
+        to: from.peer(),
+    })
+}
+
+/// Makes of both directions what they should be, and says whether one of them is new.
+fn link_up(
+    reach: &Reach,
+    config: &Config,
+    masters: &compare::Masters,
+    found: [Found; 2],
+    done: &mut Vec<String>,
+) -> anyhow::Result<bool> {
     let mut plans = Vec::new();
-    for (link, found) in links.into_iter().zip(found) {
+    for (link, found) in links().into_iter().zip(found) {
         let connection = connection_string(config, link.from);
         let steps = plan(link, &found, &connection).map_err(anyhow::Error::msg)?;
         plans.push((link, connection, steps));
@@ -64,9 +107,8 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     // A new slot knows nothing of what was written before it.
     let new = |step: &Step| matches!(step, Step::Create { create_slot: true });
     let joins = plans.iter().any(|(_, _, steps)| steps.iter().any(new));
-    let masters = compare::Masters::new(config)?;
     if joins {
-        equal::wait(&masters, Duration::ZERO)?;
+        equal::wait(masters, Duration::ZERO)?;
     }
     for (link, connection, steps) in plans {
         for step in steps {
@@ -84,12 +126,25 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     }
     if joins {
         // Whatever was written between the comparison and the slots is on one master only.
-        equal::wait(&masters, limits::JOIN_PATIENCE)?;
+        equal::wait(masters, limits::JOIN_PATIENCE)?;
     }
-    for node in NodeId::BOTH {
-        tell_the_peer(&reach, node)?;
-    }
-    Ok(done)
+    Ok(joins)
+}
+
+/// The tables that a subscription will take from now on.
+fn newly_taken(found: &[Found; 2]) -> Vec<String> {
+    let of_link = |found: &Found| {
+        let taken = found.subscription.as_ref().map(|existing| &existing.tables);
+        let new = |name: &&String| taken.is_some_and(|taken| !taken.contains(name));
+        found
+            .published
+            .iter()
+            .filter(new)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let all: std::collections::BTreeSet<String> = found.iter().flat_map(of_link).collect();
+    all.into_iter().collect()
 }
 
 /// Waits until both directions stream.
@@ -188,28 +243,10 @@ pub(super) fn prepare(
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    let (version, level) = reach.run(node, "ask for its settings", |session| {
-        let row = session.client().query_one(
-            "SELECT pg_catalog.current_setting('server_version_num')::int, \
-             pg_catalog.current_setting('wal_level')",
-            &[],
-        )?;
-        Ok((row.try_get::<_, i32>(0)?, row.try_get::<_, String>(1)?))
-    })?;
-    if version < 160_000 {
-        bail!(
-            "{node} is PostgreSQL {}; origin = none needs 16 or newer",
-            version / 10_000
-        );
-    }
-    if level != "logical" {
-        bail!(
-            "{node} has wal_level = {level}; set it to logical (see sql/master.conf) and restart it"
-        );
-    }
+    fit::check(reach, node, done)?;
     apply_schema(reach, node, done)?;
     super::migrations::apply(reach, node, done)?;
-    make_role(reach, config, node, done)
+    password::make_role(reach, config, node, done)
 }
 
 /// The tables, their triggers and the sequences.
@@ -248,95 +285,6 @@ fn apply_schema(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::
     Ok(())
 }
 
-/// Lets the role read, and publishes the tables that both masters hold. A publication of an earlier
-/// version is replaced within one transaction, which a walsender that is reading does not notice.
-pub(super) fn publish(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyhow::Result<()> {
-    let did = reach.run(node, "grant and publish", |session| {
-        session
-            .client()
-            .batch_execute(include_str!("../../sql/grants.sql"))?;
-        session
-            .client()
-            .batch_execute(include_str!("../../sql/roles.sql"))?;
-        let found = session
-            .client()
-            .query_one(include_str!("../../sql/published.sql"), &[])?;
-        let (there, whole): (bool, bool) = (found.try_get("there")?, found.try_get("whole")?);
-        if !whole {
-            session
-                .client()
-                .batch_execute(include_str!("../../sql/publication.sql"))?;
-        }
-        Ok(match (there, whole) {
-            (_, true) => None,
-            (false, _) => Some("created"),
-            (true, _) => Some("publishes the deletions too, and nothing that is local"),
-        })
-    })?;
-    if let Some(did) = did {
-        done.push(format!("{node}: publication {PUBLICATION} {did}"));
-    }
-    Ok(())
-}
-
-/// Makes the role, or gives it the configured password if it has another.
-fn make_role(
-    reach: &Reach,
-    config: &Config,
-    node: NodeId,
-    done: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    let password = literal(config.replication_password.reveal());
-    let exists = reach.run(node, "look for the role", |session| {
-        let rows = session.client().query(
-            "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND rolreplication",
-            &[&ROLE],
-        )?;
-        Ok(!rows.is_empty())
-    })?;
-    if exists && may_log_in(config, node)? {
-        return Ok(());
-    }
-    reach.run(node, "make the role", move |session| {
-        let rows = session.client().query(
-            "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1",
-            &[&ROLE],
-        )?;
-        let verb = if rows.is_empty() { "CREATE" } else { "ALTER" };
-        session.client().batch_execute(&format!(
-            "{verb} ROLE {ROLE} WITH LOGIN REPLICATION PASSWORD {password}"
-        ))
-    })?;
-    done.push(format!(
-        "{node}: role {ROLE} {}",
-        if exists { "got its password" } else { "made" }
-    ));
-    Ok(())
-}
-
-/// Whether the role can log in with the configured password.
-fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
-    let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?
-        .for_role(ROLE, config.replication_password.reveal());
-    // The pool hides why a login was refused, so this is a connection of its own; on a thread of its
-    // own, because connecting to a frozen server never ends.
-    let (reply, answer) = crossbeam_channel::bounded(1);
-    std::thread::Builder::new()
-        .name(format!("login-{node}"))
-        .spawn(move || {
-            let _ = reply.send(settings.connect().map(drop));
-        })?;
-    match answer.recv_timeout(limits::SETUP_CALL) {
-        Ok(Ok(())) => Ok(true),
-        Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => Ok(false),
-        Ok(Err(error)) => bail!("log in on {node} as {ROLE}: {error}"),
-        Err(_) => bail!(
-            "log in on {node} as {ROLE}: no answer within {} s",
-            limits::SETUP_CALL.as_secs()
-        ),
-    }
-}
-
 pub(super) fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
     let (subscription, copying, unfinished) =
         reach.run(link.to, "look at the subscription", move |session| {
@@ -351,6 +299,8 @@ pub(super) fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
                     slot: row.try_get("slot")?,
                     origin: row.try_get("origin")?,
                     synchronous_commit: row.try_get("synchronous_commit")?,
+                    other_options: row.try_get("other_options")?,
+                    ours: row.try_get("ours")?,
                     connection: row.try_get("connection")?,
                     tables: row.try_get("tables")?,
                 }),
@@ -363,7 +313,7 @@ pub(super) fn look(reach: &Reach, link: Link) -> anyhow::Result<Found> {
         })?;
     let (slot, published) = reach.run(link.from, "look at the slot", move |session| {
         let tables = session.client().query_one(
-            "SELECT ARRAY(SELECT schemaname || '.' || tablename \
+            "SELECT ARRAY(SELECT pg_catalog.format('%I.%I', schemaname, tablename) \
              FROM pg_catalog.pg_publication_tables WHERE pubname = $1 ORDER BY 1)",
             &[&PUBLICATION],
         )?;

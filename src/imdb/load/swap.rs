@@ -103,6 +103,7 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
             table.name
         ));
     }
+    sql.push(published(made));
     sql.extend(new_values(news));
     if has_genres(made) {
         sql.push(include_str!("../../../sql/load_genres_again.sql").to_string());
@@ -130,6 +131,17 @@ pub fn script(made: &Definitions, news: &News<'_>) -> String {
     }
     sql.push("DROP SCHEMA imdb_carga CASCADE".to_string());
     sql.join(";\n")
+}
+
+/// Publishes the new tables, since a publication names its tables and has lost the old ones.
+fn published(made: &Definitions) -> String {
+    let names = made.tables.iter();
+    let names = names.map(|table| format!("public.{}", table.name));
+    format!(
+        "DO $$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'pub_imdb' AND NOT puballtables) \
+         THEN ALTER PUBLICATION pub_imdb ADD TABLE {}; END IF; END $$",
+        names.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// The locks: on the films' tables, and on the catalogues that they refer to, since a foreign key is dropped and made on both of its sides.
@@ -183,7 +195,7 @@ fn new_values(news: &News<'_>) -> Vec<String> {
         [
             format!(
                 "INSERT INTO public.generos (id_genero, genero, cambiado_en, nodo) \
-                 VALUES ({number}, {code}, {began}, 0)"
+                 OVERRIDING SYSTEM VALUE VALUES ({number}, {code}, {began}, 0)"
             ),
             format!("INSERT INTO public.generos_imdb VALUES ({code}, {number})"),
         ]

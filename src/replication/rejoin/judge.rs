@@ -72,6 +72,8 @@ mod tests {
                 slot: Some("slot_1_to_2".to_string()),
                 origin: "none".to_string(),
                 synchronous_commit: "local".to_string(),
+                other_options: false,
+                ours: true,
                 connection: String::new(),
                 tables: vec![],
             }),

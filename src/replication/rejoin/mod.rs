@@ -10,11 +10,11 @@ mod steps;
 mod tables;
 
 use super::compare;
+use super::password;
 use super::plan::{Found, Link, Step, literal};
+use super::publication::{self, publish};
 use super::reach::Reach;
-use super::setup::{
-    is_as_safe_as_the_urls, look, prepare, publish, tell_the_peer, wait_until_streaming,
-};
+use super::setup::{is_as_safe_as_the_urls, look, prepare, tell_the_peer, wait_until_streaming};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
@@ -68,8 +68,9 @@ pub fn report(config: &Config, node: NodeId, yes: bool, json: bool) -> anyhow::R
 /// # Errors
 /// Why the master is not rebuilt, or not completely.
 pub fn rebuild(config: &Config, node: NodeId, yes: bool) -> anyhow::Result<compare::Report> {
+    is_as_safe_as_the_urls(config)?;
     let rejoin = Rejoin {
-        config,
+        config: config.clone(),
         reach: Reach::new(config)?,
         node,
         yes,
@@ -77,28 +78,29 @@ pub fn rebuild(config: &Config, node: NodeId, yes: bool) -> anyhow::Result<compa
     rejoin.run()
 }
 
-struct Rejoin<'a> {
-    config: &'a Config,
+struct Rejoin {
+    config: Config,
     reach: Reach,
     node: NodeId,
     yes: bool,
 }
 
-impl Rejoin<'_> {
+impl Rejoin {
     /// Returns what the masters hold in the end.
-    fn run(&self) -> anyhow::Result<compare::Report> {
+    fn run(mut self) -> anyhow::Result<compare::Report> {
         let (node, survivor) = (self.node, self.node.peer());
-        is_as_safe_as_the_urls(self.config)?;
         self.greet()?;
         self.refuse_active()?;
+        self.config = password::settled(&self.reach, &self.config)?;
         for node in [survivor, node] {
             let mut done = Vec::new();
-            prepare(&self.reach, self.config, node, &mut done)?;
+            prepare(&self.reach, &self.config, node, &mut done)?;
             done.iter().for_each(|line| say(line));
         }
+        let on_both = publication::on_both(&self.reach)?;
         for node in [survivor, node] {
             let mut done = Vec::new();
-            publish(&self.reach, node, &mut done)?;
+            publish(&self.reach, node, &on_both, &mut done)?;
             done.iter().for_each(|line| say(line));
         }
         let way_in = look(&self.reach, self.way_in())?;
@@ -155,7 +157,7 @@ impl Rejoin<'_> {
 
     /// The master that serves is nobody's copy.
     fn refuse_active(&self) -> anyhow::Result<()> {
-        match active::ask(self.config) {
+        match active::ask(&self.config) {
             Ok(active) if active == self.node => bail!(
                 "{} is the active master of the API; hand over to {} first (POST /switch-to-{})",
                 self.node,
@@ -251,7 +253,7 @@ impl Rejoin<'_> {
         for node in NodeId::BOTH {
             tell_the_peer(&self.reach, node)?;
         }
-        wait_until_streaming(self.config, limits::SERVER_START)?;
+        wait_until_streaming(&self.config, limits::SERVER_START)?;
         say("both directions are streaming");
         let compared = self.see_equality()?;
         self.change(node, "remove the mark", |session| {
@@ -264,7 +266,7 @@ impl Rejoin<'_> {
 
     /// Compares every row, while writes go on.
     fn see_equality(&self) -> anyhow::Result<compare::Report> {
-        let masters = compare::Masters::new(self.config)?;
+        let masters = compare::Masters::new(&self.config)?;
         let report = compare::run(&masters, &[], compare::Pace::FAST, &mut |_, _| {})
             .map_err(anyhow::Error::from)?;
         if report.differing > 0 {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// What could not be done.
 pub fn retire(config: &Config, node: NodeId) -> anyhow::Result<()> {
     let rejoin = Rejoin {
-        config,
+        config: config.clone(),
         reach: Reach::new(config)?,
         node,
         yes: true,

@@ -12,7 +12,7 @@ use crate::replication::reach::begin;
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
 
-impl Rejoin<'_> {
+impl Rejoin {
     /// Makes a change, seeing that the lock of the set-up is still held.
     pub(super) fn change<T: Send + 'static>(
         &self,
@@ -28,7 +28,7 @@ impl Rejoin<'_> {
 
     /// Sees that the subscriber reaches the publisher, before anything depends on it.
     pub(super) fn try_link(&self, link: Link) -> anyhow::Result<()> {
-        let trial = try_link(&connection_string(self.config, link.from));
+        let trial = try_link(&connection_string(&self.config, link.from));
         let doing = format!("see that it reaches {}", link.from);
         self.change(link.to, &doing, trial)
     }
@@ -118,7 +118,7 @@ impl Rejoin<'_> {
     }
 
     pub(super) fn subscribe(&self, link: Link, step: Step) -> anyhow::Result<()> {
-        let text = statement(step, link, &connection_string(self.config, link.from));
+        let text = statement(step, link, &connection_string(&self.config, link.from));
         // It waits until every transaction that runs on the publisher has ended.
         self.change(link.to, "make its subscription", move |session| {
             session.client().batch_execute(&text)
