@@ -125,7 +125,12 @@ fn end_idle_order(session: &mut Session) -> Result<(), Error> {
 }
 
 fn is_not_set_up(error: &Error) -> bool {
-    let missing = [SqlState::UNDEFINED_FUNCTION, SqlState::INVALID_SCHEMA_NAME];
+    let missing = [
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_OBJECT,
+        SqlState::INVALID_SCHEMA_NAME,
+    ];
     error.code().is_some_and(|code| missing.contains(code))
 }
 

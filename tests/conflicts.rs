@@ -550,7 +550,7 @@ fn data_of_an_earlier_version_is_taken_over_while_it_is_written() {
             DROP TRIGGER generos_enterrar ON public.generos; DROP TRIGGER generos_nuevas ON public.generos; \
             DROP TRIGGER generos_movidas ON public.generos; DROP TRIGGER generos_no_truncar ON public.generos; \
             DROP TRIGGER generos_conciliar ON public.generos; \
-            DROP TABLE imdb_ha.borrados, imdb_ha.cambios, imdb_ha.conflictos");
+            DROP TABLE imdb_ha.borrados, imdb_ha.cambios, imdb_ha.conflictos, imdb_ha.mandato");
         pair.run(master, include_str!("fixtures/before-films.sql"));
         pair.run(
             master,

@@ -226,6 +226,7 @@ fn is_not_set_up(error: &Error) -> bool {
     let missing = [
         SqlState::UNDEFINED_TABLE,
         SqlState::UNDEFINED_FUNCTION,
+        SqlState::UNDEFINED_OBJECT,
         SqlState::INVALID_SCHEMA_NAME,
     ];
     error.code().is_some_and(|code| missing.contains(code))
