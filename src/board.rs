@@ -2,6 +2,7 @@
 //! picture of the cluster, and the gate at which writes wait during a handover.
 
 use crate::cluster::{ClusterView, NodeId};
+use crate::limits;
 use crate::replication::status::NodeReplication;
 use crossbeam_channel::{Receiver, Sender};
 use std::convert::Infallible;
@@ -25,6 +26,10 @@ pub struct Board {
     watch: [(Sender<()>, Receiver<()>); 2],
     /// Walsenders of each master that were woken.
     wakeups: [AtomicU64; 2],
+    /// Whether the probe of each master is to try a write.
+    trials: [AtomicBool; 2],
+    /// When a refused write on each master was last told, in ms.
+    doubted_ms: [AtomicU64; 2],
     picture: Mutex<Picture>,
     details: [Mutex<Option<NodeReplication>>; 2],
 }
@@ -72,6 +77,8 @@ impl Board {
             writes_ended: Default::default(),
             watch: [(); 2].map(|()| crossbeam_channel::bounded(1)),
             wakeups: Default::default(),
+            trials: Default::default(),
+            doubted_ms: Default::default(),
             picture: Mutex::new(Picture::new(view)),
             details: [Mutex::new(None), Mutex::new(None)],
         }
@@ -157,6 +164,26 @@ impl Board {
     /// Walsenders of a master that were woken since the start.
     pub fn wakeups(&self, node: NodeId) -> u64 {
         self.wakeups[node.index()].load(Ordering::SeqCst)
+    }
+
+    /// Asks the probe of a master for a trial write.
+    pub fn ask_trial(&self, node: NodeId) {
+        self.trials[node.index()].store(true, Ordering::SeqCst);
+    }
+
+    /// Whether one was asked for since this was last called.
+    pub fn take_trial(&self, node: NodeId) -> bool {
+        self.trials[node.index()].swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether a refused write on a master is to be told, which a thousand in a second are not.
+    pub fn may_doubt(&self, node: NodeId) -> bool {
+        let (last, now) = (&self.doubted_ms[node.index()], self.now_ms());
+        let before = last.load(Ordering::SeqCst);
+        let due = now >= before + limits::DOUBT_PAUSE_MS;
+        due && last
+            .compare_exchange(before, now, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
     }
 
     /// What the newest answered probe of a master saw of its replication.

@@ -34,7 +34,11 @@ pub enum Subcommands {
     /// Run the API, the supervisor and the probes in the foreground
     Serve,
     /// Ask the API of this machine how it is; exit code 0 while a master serves
-    Health,
+    Health {
+        /// Exit code 2 when a master serves and something has to be looked at: writes are refused, or there is an alarm
+        #[arg(long)]
+        strict: bool,
+    },
     /// Run one master in the foreground, in a container or on a machine of its own, with its archive
     Master { node: Node },
     /// A whole cluster on this machine: two masters, Redis and the API

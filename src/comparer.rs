@@ -153,36 +153,44 @@ impl Comparer {
 impl Shared {
     /// Life of the thread.
     fn serve(&self, asked: &Receiver<Job>, board: &Board) {
-        let mut due = self
-            .interval
-            .map(|interval| Instant::now() + interval.min(limits::COMPARE_FIRST));
+        let first = |interval: Duration| Instant::now() + interval.min(limits::COMPARE_FIRST);
+        let mut due = self.interval.map(first);
+        // How long to wait after a comparison that failed: one that fails again and again must not be all that the masters do.
+        let mut retry = limits::COMPARE_RETRY;
         loop {
             let asked = match due {
                 Some(due) => asked.recv_deadline(due),
                 None => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            match asked {
-                Ok(job) => self.compare(job),
+            let on_schedule = matches!(asked, Err(RecvTimeoutError::Timeout));
+            let job = match asked {
+                Ok(job) => Some(job),
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
                     let skipped = not_now(board);
-                    let pause = match skipped {
-                        Some(_) => self
-                            .interval
-                            .map(|interval| interval.min(limits::COMPARE_FIRST)),
-                        None => self.interval,
-                    };
                     self.lock().skipped.clone_from(&skipped);
-                    // Whoever asked first runs instead, and that will do.
-                    if skipped.is_none() {
-                        if let Ok(job) = self.claim(Vec::new(), "schedule") {
-                            self.compare(job);
-                        }
+                    if skipped.is_some() {
+                        due = self.soon(limits::COMPARE_RETRY);
+                        continue;
                     }
-                    due = pause.map(|pause| Instant::now() + pause);
+                    // Whoever asked first runs instead, and that will do.
+                    self.claim(Vec::new(), "schedule").ok()
                 }
+            };
+            if job.map(|job| self.compare(job)) == Some(State::Failed) {
+                due = self.soon(retry);
+                retry = retry.saturating_mul(2);
+            } else if on_schedule {
+                due = self.interval.map(|interval| Instant::now() + interval);
+                retry = limits::COMPARE_RETRY;
             }
         }
+    }
+
+    /// The next turn of a schedule, if there is one: after this pause, and no later than it would be.
+    fn soon(&self, pause: Duration) -> Option<Instant> {
+        let interval = self.interval?;
+        Some(Instant::now() + interval.min(pause))
     }
 
     /// Makes a job the one that runs.
@@ -202,7 +210,7 @@ impl Shared {
         Ok(job)
     }
 
-    fn compare(&self, job: Job) {
+    fn compare(&self, job: Job) -> State {
         let run = || compare::run(&self.masters, &job.tables, Pace::GENTLE, &mut |_, _| {});
         let report = match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(report)) => report,
@@ -216,9 +224,11 @@ impl Shared {
             State::Differing => log::error!("compare: {told}"),
             State::Unsettled | State::Failed => log::warn!("compare: {told}"),
         }
+        let state = report.state;
         let mut progress = self.lock();
         progress.last = Some((job.id, report));
         progress.running = None;
+        state
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {

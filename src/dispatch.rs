@@ -4,7 +4,7 @@
 use crate::board::Board;
 use crate::cluster::{Event, NodeId};
 use crate::limits;
-use crate::pg::{Call, CallError, Session, Sessions};
+use crate::pg::{Call, CallError, Session, Sessions, is_of_the_server};
 use crate::supervisor::Supervisor;
 use crossbeam_channel::select;
 use std::sync::Arc;
@@ -122,6 +122,10 @@ impl Dispatch {
             match result {
                 Ok(value) => return Ok((value, node)),
                 Err(CallError::Verdict(error)) => {
+                    let own = error.code().is_some_and(is_of_the_server);
+                    if own && kind == Kind::Write && self.board.may_doubt(node) {
+                        self.supervisor.report(Event::WriteDoubted { node });
+                    }
                     return Err(fail(DispatchError::Verdict { node, error }));
                 }
                 Err(CallError::Busy) => return Err(fail(DispatchError::Overloaded)),

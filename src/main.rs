@@ -36,6 +36,7 @@ mod server;
 mod span;
 mod standby;
 mod supervisor;
+mod trial;
 mod vital;
 mod wakeup;
 mod watch;
@@ -81,7 +82,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = match cli.command {
         Subcommands::Backup(_) => local::adopted(&values)?,
         Subcommands::Serve
-        | Subcommands::Health
+        | Subcommands::Health { .. }
         | Subcommands::Master { .. }
         | Subcommands::Local(_) => Config::check(&values)?,
         // Whoever names a master means those, and not what else runs here.
@@ -90,7 +91,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     };
     match cli.command {
         Subcommands::Serve => serve::run(config),
-        Subcommands::Health => Ok(health::report(&config)),
+        Subcommands::Health { strict } => Ok(health::report(&config, strict)),
         Subcommands::Master { node } => launcher::run(&config, node.id()),
         Subcommands::Local(command) => local::run(command, &config, &cli.settings.0),
         Subcommands::Replication(Replication::Setup { at_start, json }) => {

@@ -5,9 +5,11 @@ use crate::board::Board;
 use crate::cluster::{Event, NodeId};
 use crate::limits;
 use crate::pg::{ConnectError, Settings, explain};
+use crate::quiet;
 use crate::replication::apply::ApplyWatch;
 use crate::replication::status::{self, NodeReplication};
 use crate::supervisor::Supervisor;
+use crate::trial;
 use crate::vital;
 use crossbeam_channel::{Receiver, Sender, select};
 use postgres::Client;
@@ -34,7 +36,7 @@ pub fn start(
 ) -> std::io::Result<()> {
     vital::spawn(format!("probe-{node}"), move || {
         let mut client = None;
-        let mut told = None;
+        let mut told = Vec::new();
         let mut upkeep = Upkeep::default();
         loop {
             let asked_ms = board.now_ms();
@@ -51,13 +53,16 @@ pub fn start(
                         asked_ms,
                     });
                     upkeep.run(node, client.as_mut(), &mut seen, &board);
+                    upkeep.try_writes(node, client.as_mut(), &board, &supervisor);
                     (None, Some(seen))
                 }
                 Err(Silent::Refused(cause)) => (Some(Event::Refused { node, cause }), None),
-                Err(Silent::Unclear(cause)) => (Some(Event::Doubted { node, cause }), None),
+                Err(Silent::Unclear(cause)) => (Some(Event::Unanswered { node, cause }), None),
             };
             if let Some(seen) = &details {
-                tell_alarm(node, seen.slot_alarm(), &mut told);
+                let alarms = seen.alarms();
+                quiet::tell_alarms(&format!("{node}: "), &told, &alarms);
+                told = alarms;
             }
             board.set_details(node, details);
             event.into_iter().for_each(|event| supervisor.report(event));
@@ -69,21 +74,14 @@ pub fn start(
     })
 }
 
-/// Logs what has become an alarm, or is none any more, once.
-fn tell_alarm(node: NodeId, alarm: Option<String>, told: &mut Option<String>) {
-    match &alarm {
-        same if same == told => return,
-        Some(alarm) => log::warn!("ALARM: {node}: {alarm}"),
-        None => log::info!("{node}: no alarm any more"),
-    }
-    *told = alarm;
-}
-
 /// What a probe does beside asking, on the connection that it has. The answer has been reported by
 /// then, but the next question waits for it, so it must be short.
 #[derive(Default)]
 struct Upkeep {
     apply: ApplyWatch,
+    blocked: trial::Blocked,
+    /// Before this, nobody looks whether writes are taken.
+    look_after: Option<Instant>,
     /// Before this, nothing is pruned; without it, the next probe does.
     prune_after: Option<Instant>,
 }
@@ -100,6 +98,7 @@ impl Upkeep {
         let heard_ms = board.look().0.node(node.peer()).heard_ms;
         let peer_answers = board.now_ms().saturating_sub(heard_ms) < limits::SUSPECT_AFTER_MS;
         self.apply.look(client, seen, peer_answers);
+        seen.way_in.blocked = self.blocked.look(client, node);
         // Only while all that the peer wrote in the time of the old deletions is known to be here.
         let current = board.details(node.peer()).is_some_and(|peer| {
             let near = |lag_ms| lag_ms < limits::PRUNE_LAG_MAX_MS;
@@ -125,6 +124,36 @@ impl Upkeep {
                     Some(now + limits::PRUNE_RETRY)
                 }
             };
+        }
+    }
+}
+
+impl Upkeep {
+    /// Looks now and then whether the master could take writes, and tries one when the supervisor wants to know.
+    fn try_writes(
+        &mut self,
+        node: NodeId,
+        client: Option<&mut Client>,
+        board: &Board,
+        supervisor: &Supervisor,
+    ) {
+        let Some(client) = client else { return };
+        let now = Instant::now();
+        let asked = board.take_trial(node);
+        let due = self.look_after.is_none_or(|at| now >= at);
+        let heard = match asked {
+            true => trial::write(client).map(|refusal| Some(Event::WriteTried { node, refusal })),
+            false if due => {
+                let looked = trial::look(client);
+                looked.map(|refusal| refusal.map(|_| Event::WriteDoubted { node }))
+            }
+            false => return,
+        };
+        self.look_after = Some(now + limits::LOOK_INTERVAL);
+        match heard {
+            Ok(event) => event.into_iter().for_each(|event| supervisor.report(event)),
+            // Nothing was learnt; it is asked for again.
+            Err(error) => log::debug!("try a write on {node}: {}", explain(&error)),
         }
     }
 }

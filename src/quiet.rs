@@ -38,6 +38,17 @@ impl Quiet {
     }
 }
 
+/// Logs which alarms there are now that were none when it was `told` last, and which of those are over. `of` is what they have
+/// in common.
+pub fn tell_alarms(of: &str, told: &[String], alarms: &[String]) {
+    for alarm in alarms.iter().filter(|alarm| !told.contains(alarm)) {
+        log::warn!("ALARM: {of}{alarm}");
+    }
+    for alarm in told.iter().filter(|alarm| !alarms.contains(alarm)) {
+        log::info!("the alarm is over: {of}{alarm}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

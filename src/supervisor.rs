@@ -6,6 +6,7 @@ use crate::cluster::{Change, Cluster, Effect, Event, NodeId, Refusal};
 use crate::history::History;
 use crate::limits;
 use crate::pg::Sessions;
+use crate::quiet;
 use crate::standby::Standby;
 use crate::vital;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -112,6 +113,8 @@ pub fn start(cluster: Cluster, inbox: Inbox, hands: Hands) -> std::io::Result<()
             hands,
             tickets: HashMap::new(),
             next_ticket: 0,
+            alarms: Vec::new(),
+            looked: Instant::now(),
         }
         .run(&inbox.0)
     })
@@ -123,6 +126,9 @@ struct Loop {
     /// Who waits for the outcome of which switch.
     tickets: HashMap<u64, Sender<Result<(), Refusal>>>,
     next_ticket: u64,
+    /// The alarms that have been logged, and when they were last looked at.
+    alarms: Vec<String>,
+    looked: Instant,
 }
 
 impl Loop {
@@ -159,12 +165,28 @@ impl Loop {
                     });
                 }
                 self.turn(Event::Tick);
+                self.tell_alarms();
             }
             let active = self.hands.board.active();
             if self.cluster.holding_writes() && self.hands.board.writes_under_way(active) == 0 {
                 self.turn(Event::Drained);
             }
         }
+    }
+
+    /// Logs what has become an alarm, or is none any more, once.
+    fn tell_alarms(&mut self) {
+        if self.looked.elapsed() < limits::ALARM_LOOK {
+            return;
+        }
+        self.looked = Instant::now();
+        let board = &self.hands.board;
+        let alarms = board
+            .look()
+            .0
+            .alarms(board.now_ms(), limits::ALARM_AFTER_MS);
+        quiet::tell_alarms("", &self.alarms, &alarms);
+        self.alarms = alarms;
     }
 
     fn take(&mut self, message: Message) {
@@ -210,6 +232,10 @@ impl Loop {
                 self.hands.sessions[node.index()].begin_new_life();
                 self.hands.standby.begin_new_life(node);
                 self.hands.standby.align_sequences(node);
+            }
+            Effect::TryWrite(node) => {
+                self.hands.board.ask_trial(node);
+                let _ = self.hands.probes[node.index()].try_send(());
             }
             Effect::ApplyStrictly { node, strict } => self.hands.standby.apply(node, strict),
             Effect::FreeCommits(node) => self.hands.standby.free_commits(node),

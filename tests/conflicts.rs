@@ -422,10 +422,7 @@ fn the_log_is_bounded_and_never_stops_the_apply_worker() {
     wait_until("the count is gone", || {
         cluster.get("/status").body["conflicts"]["master2"].is_null()
     });
-    assert_eq!(
-        cluster.get("/status").body["masters"]["master2"]["state"],
-        "up"
-    );
+    cluster.wait_state("master2", "up"); // on a busy machine a late answer makes it suspect for a moment
     let output = cluster.run(&["conflicts", "--limit", "1"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(

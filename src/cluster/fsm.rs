@@ -54,9 +54,16 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Suspect, Answered, Up, &[], "it answered again before the deadline"),
     row(Suspect, Refused, Down, &[], "it refuses connections"),
     row(Suspect, Silence, Down, &[], "it has been silent past the deadline"),
+    // A master that answers and takes no writes serves reads for as long as its peer can do no better.
+    row(Up, WritesRefused, Unfit, &[], "it answers and refuses writes"),
+    row(Suspect, WritesRefused, Unfit, &[], "it answers and refuses writes"),
+    row(Unfit, WritesTaken, Up, &[], "it takes writes again"),
+    row(Unfit, Refused, Down, &[], "it refuses connections"),
+    row(Unfit, Silence, Down, &[], "it has been silent past the deadline"),
     // Only the master that does not serve is judged by this: the other may have lost its peer for good.
     row(Up, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
     row(Suspect, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
+    row(Unfit, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
     // The way back leads through catching up, always.
     row(Down, Answered, CatchingUp, &[Action::NoteBarrier], "it answers again; it must hold all that its peer has before it serves"),
     row(CatchingUp, Current, Up, &[Action::AlignSequences], "it holds everything that its peer held when it came back"),
@@ -91,6 +98,20 @@ pub const IGNORED: &[(NodeState, Signal)] = &[
     (Down, Forced),
     (Up, Forced), // it serves as it is
     (Suspect, Forced),
+    (Unfit, Forced),
+    (Unfit, Answered), // that it answers is not what it lacks
+    (Unfit, Current),
+    (Unfit, NobodyBetter),
+    (Unfit, Doubt),         // only proof or silence matter
+    (Unfit, WritesRefused), // known
+    (Up, WritesTaken),
+    (Suspect, WritesTaken),
+    (Unknown, WritesRefused), // it serves nobody, and is tried when it could
+    (Unknown, WritesTaken),
+    (Down, WritesRefused),
+    (Down, WritesTaken),
+    (CatchingUp, WritesRefused),
+    (CatchingUp, WritesTaken),
 ];
 
 /// The row for this state and signal; nothing when the pair is one of [`IGNORED`].

@@ -50,7 +50,7 @@ enum Progress {
 /// Why a handover did not happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    /// `target_down`, `target_behind`, `handover_busy`, `not_leader` or `no_master`: one of the codes of
+    /// `target_down`, `target_behind`, `target_unfit`, `handover_busy`, `not_leader` or `no_master`: one of the codes of
     /// the API.
     pub code: &'static str,
     /// The reason in figures, in English.
@@ -152,7 +152,7 @@ impl Cluster {
             .is_some_and(|facts| facts.link == Link::Copying);
         match self.state(to) {
             NodeState::CatchingUp if copying => refused("target_behind", self.describe(to)),
-            NodeState::Up | NodeState::Suspect | NodeState::CatchingUp => Ok(()),
+            NodeState::Up | NodeState::Suspect | NodeState::Unfit | NodeState::CatchingUp => Ok(()),
             NodeState::Unknown | NodeState::Down => refused("target_down", self.describe(to)),
         }
     }
@@ -280,9 +280,20 @@ impl Cluster {
                 }
             }
         }
+        self.overdue(now, handover)
+    }
+
+    /// What becomes of a handover that has not got anywhere: it goes on until its deadline.
+    fn overdue(&self, now: u64, handover: &Handover) -> Progress {
+        let to = handover.to;
         let waited_ms = now - handover.started_ms;
         if waited_ms < self.settings.handover_deadline_ms {
             return Progress::GoesOn;
+        }
+        let unfit = self.state(self.active) == NodeState::Unfit;
+        if unfit && matches!(handover.phase, Phase::Settling { .. }) {
+            let why = "a person moved the traffic off a master that refuses writes; what it has not sent arrives when it sends again";
+            return Progress::Flip { why };
         }
         let why = match handover.phase {
             Phase::Draining => format!("writes on {} have not ended", self.active),
@@ -305,6 +316,7 @@ impl Cluster {
         let to = handover.to;
         match handover.phase {
             Phase::Leaping { forced: true, .. } => self.may_force(to),
+            _ if self.state(to) == NodeState::Unfit => refused("target_unfit", self.describe(to)),
             _ if self.state(to).serves() => Ok(()),
             _ => refused("target_down", self.describe(to)),
         }
@@ -321,6 +333,7 @@ impl Cluster {
         match self.state(to) {
             NodeState::Up => Ok(()),
             NodeState::CatchingUp => refused("target_behind", self.describe(to)),
+            NodeState::Unfit => refused("target_unfit", self.describe(to)),
             _ => refused("target_down", self.describe(to)),
         }
     }
@@ -328,6 +341,10 @@ impl Cluster {
     /// Whether holding the writes makes sense, by what the active master said just now.
     fn may_hold(&self, to: NodeId, facts: &Facts) -> Result<(), Refusal> {
         let active = self.active;
+        // One that takes no writes has little to send and may be unable to; what it has is waited for, for a while.
+        if self.state(active) == NodeState::Unfit {
+            return Ok(());
+        }
         match facts.peer_lag_bytes().filter(|_| facts.peer_streaming) {
             Some(lag) if lag <= self.settings.handover_lag_max_bytes => Ok(()),
             Some(lag) => refused(

@@ -2,7 +2,10 @@
 //! I/O, no log: time comes in as an argument, and what is to be done goes out as [`Effect`]s. So the
 //! simulator in `sim.rs` can run ten thousand fault schedules over exactly this code.
 
+mod alarms;
 mod durability;
+mod evidence;
+mod fitness;
 pub mod fsm;
 mod handover;
 mod mandate;
@@ -21,6 +24,7 @@ pub use role::{Leader, Role};
 pub use view::ClusterView;
 
 use durability::Durability;
+use fitness::Fitness;
 use fsm::Action;
 use handover::Handover;
 use serde::Serialize;
@@ -53,6 +57,16 @@ pub struct Settings {
     pub linger_ms: u64,
     /// For so long a start waits to be told whether other processes serve the same pair.
     pub role_patience_ms: u64,
+    /// A master whose trial writes have been refused for this long is not fit to serve.
+    pub unfit_after_ms: u64,
+    /// One whose trial writes have passed for this long is fit again.
+    pub fit_after_ms: u64,
+    /// What an unfit master has not sent to its peer is waited for so long before the traffic leaves it.
+    pub unfit_sends_ms: u64,
+    /// Time between two trial writes: when one is called for, on a master that is unfit, and when all is well.
+    pub trial_urgent_ms: u64,
+    pub trial_unfit_ms: u64,
+    pub trial_quiet_ms: u64,
 }
 
 /// Everything that can happen to the cluster.
@@ -66,8 +80,17 @@ pub enum Event {
     },
     /// A fresh connection was refused, or answered with an error.
     Refused { node: NodeId, cause: String },
+    /// A probe brought no answer, which proves nothing by itself: what it met instead.
+    Unanswered { node: NodeId, cause: String },
     /// A worker's call failed without a verdict of the server.
     Doubted { node: NodeId, cause: String },
+    /// A write of a client, or a look at the master, was refused for a reason of the server's own.
+    WriteDoubted { node: NodeId },
+    /// A trial write passed, or was refused for such a reason: PostgreSQL's message.
+    WriteTried {
+        node: NodeId,
+        refusal: Option<String>,
+    },
     /// A person wants the traffic on `to`; the answer goes out under `ticket`. With `force` it goes there
     /// at once, whatever has not arrived there yet.
     Switch {
@@ -95,6 +118,8 @@ pub enum Event {
 pub enum Effect {
     ProbeNow(NodeId),
     AlignSequences(NodeId),
+    /// Try a write on this master, and undo it.
+    TryWrite(NodeId),
     /// Make the commits of a master wait until its peer has them, or free them from waiting.
     WaitForPeer {
         node: NodeId,
@@ -153,6 +178,8 @@ struct Node {
     why: &'static str,
     cause: Option<String>,
     heard_ms: u64,
+    /// What a probe met last instead of an answer; nothing once there is one.
+    met: Option<String>,
     /// The newest facts, and when they were asked for; none while the master is not answering.
     facts: Option<(Facts, u64)>,
     barrier: Barrier,
@@ -173,6 +200,7 @@ pub struct Cluster {
     route_since_ms: u64,
     handover: Option<Handover>,
     durability: Durability,
+    fitness: [Fitness; 2],
     role: Role,
     role_since_ms: u64,
     /// Until when it decides, if it does, and why.
@@ -189,6 +217,7 @@ impl Cluster {
             why: "nothing has been heard of it since the start",
             cause: None,
             heard_ms: now_ms,
+            met: None,
             facts: None,
             barrier: Barrier::WantedSince(now_ms),
         };
@@ -196,6 +225,7 @@ impl Cluster {
         Cluster {
             settings,
             durability,
+            fitness: Default::default(),
             role: Role::Unknown,
             role_since_ms: now_ms,
             leads: (u64::MAX, "no other process holds the lease"),
@@ -225,8 +255,15 @@ impl Cluster {
                 self.hear(now_ms, node, facts, asked_ms, &mut out);
             }
             Event::Refused { node, cause } => {
+                self.meet(node, &cause);
                 self.signal(now_ms, node, Signal::Refused, Some(cause), &mut out);
             }
+            Event::Unanswered { node, cause } => {
+                self.meet(node, &cause);
+                self.signal(now_ms, node, Signal::Doubt, Some(cause), &mut out);
+            }
+            Event::WriteDoubted { node } => self.doubt_writes(node),
+            Event::WriteTried { node, refusal } => self.note_trial(now_ms, node, refusal),
             Event::Doubted { node, cause } => {
                 self.signal(now_ms, node, Signal::Doubt, Some(cause), &mut out);
             }
@@ -261,6 +298,7 @@ impl Cluster {
         self.judge_link(now_ms, &mut out);
         self.judge_current(now_ms, &mut out);
         self.judge_nobody(now_ms, &mut out);
+        self.judge_fitness(now_ms, &mut out);
         self.route(now_ms, &mut out);
         self.advance_handover(now_ms, &mut out);
         self.judge_durability(now_ms, &mut out);
@@ -287,6 +325,7 @@ impl Cluster {
         let wal_lsn = facts.wal_lsn;
         let node = &mut self.nodes[id.index()];
         node.heard_ms = now;
+        node.met = None;
         // A late answer is a sign of life, and old news.
         let was = node.facts.as_ref();
         if was.is_none_or(|(_, newest)| asked >= *newest) {
@@ -346,51 +385,6 @@ impl Cluster {
                     self.nodes[id.index()].barrier = Barrier::WantedSince(now);
                     out.push(Effect::ProbeNow(id.peer()));
                 }
-            }
-        }
-    }
-
-    /// Counts silence against our own clock, since no driver's timeout ends a call on a frozen
-    /// server.
-    fn count_silence(&mut self, now: u64, out: &mut Vec<Effect>) {
-        for id in NodeId::BOTH {
-            let silent_ms = now.saturating_sub(self.node(id).heard_ms);
-            let cause = || Some(format!("silent for {silent_ms} ms"));
-            if silent_ms >= self.settings.silence_deadline_ms {
-                self.signal(now, id, Signal::Silence, cause(), out);
-            } else if silent_ms >= self.settings.suspect_after_ms {
-                self.signal(now, id, Signal::Doubt, cause(), out);
-            }
-        }
-    }
-
-    /// Whether the master that does not serve still takes what its peer sends. One that is being rebuilt
-    /// does not, and must not be failed over to.
-    fn judge_link(&mut self, now: u64, out: &mut Vec<Effect>) {
-        for id in NodeId::BOTH {
-            let unlinked = self
-                .facts(id)
-                .is_some_and(|facts| facts.link != Link::Ready);
-            if unlinked && id != self.active {
-                self.signal(now, id, Signal::Unlinked, None, out);
-            }
-        }
-    }
-
-    /// Whether a master that catches up has everything now.
-    fn judge_current(&mut self, now: u64, out: &mut Vec<Effect>) {
-        for id in NodeId::BOTH {
-            let Barrier::At(barrier) = self.node(id).barrier else {
-                continue;
-            };
-            let current = self.facts(id.peer()).is_some_and(|peer| {
-                peer.peer_streaming && peer.peer_confirmed_lsn.is_some_and(|lsn| lsn >= barrier)
-            });
-            let linked = self
-                .facts(id)
-                .is_some_and(|facts| facts.link == Link::Ready);
-            if current && linked {
-                self.signal(now, id, Signal::Current, None, out);
             }
         }
     }

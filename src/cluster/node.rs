@@ -70,7 +70,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// What is held of a master. Only `Up` and `Suspect` serve.
+/// What is held of a master. `Up`, `Suspect` and, for want of a better one, `Unfit` serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
@@ -80,6 +80,8 @@ pub enum NodeState {
     Up,
     /// Late with its answer, or a worker met an error on it: still served from, being asked again.
     Suspect,
+    /// Answers, and refuses writes for a reason of its own: its reads serve while its peer can do no better.
+    Unfit,
     /// Refuses connections, or has been silent past the deadline.
     Down,
     /// Answers again, and is not yet known to hold everything that its peer has: serves nothing.
@@ -88,17 +90,18 @@ pub enum NodeState {
 
 impl NodeState {
     /// All of them.
-    pub const ALL: [NodeState; 5] = [
+    pub const ALL: [NodeState; 6] = [
         NodeState::Unknown,
         NodeState::Up,
         NodeState::Suspect,
+        NodeState::Unfit,
         NodeState::Down,
         NodeState::CatchingUp,
     ];
 
     /// Whether a master in this state may be given requests.
     pub const fn serves(self) -> bool {
-        matches!(self, NodeState::Up | NodeState::Suspect)
+        matches!(self, NodeState::Up | NodeState::Suspect | NodeState::Unfit)
     }
 
     /// Its name in JSON, logs and the documentation.
@@ -107,6 +110,7 @@ impl NodeState {
             NodeState::Unknown => "unknown",
             NodeState::Up => "up",
             NodeState::Suspect => "suspect",
+            NodeState::Unfit => "unfit",
             NodeState::Down => "down",
             NodeState::CatchingUp => "catching-up",
         }
@@ -138,11 +142,15 @@ pub enum Signal {
     Unlinked,
     /// A person wants the traffic on it, whatever it lacks.
     Forced,
+    /// It has refused trial writes for a while, for a reason of its own.
+    WritesRefused,
+    /// It has taken trial writes for a while.
+    WritesTaken,
 }
 
 impl Signal {
     #[cfg(test)]
-    pub const ALL: [Signal; 8] = [
+    pub const ALL: [Signal; 10] = [
         Signal::Answered,
         Signal::Current,
         Signal::NobodyBetter,
@@ -151,6 +159,8 @@ impl Signal {
         Signal::Silence,
         Signal::Unlinked,
         Signal::Forced,
+        Signal::WritesRefused,
+        Signal::WritesTaken,
     ];
 
     /// Its name in the documentation.
@@ -164,6 +174,8 @@ impl Signal {
             Signal::Silence => "silence",
             Signal::Unlinked => "unlinked",
             Signal::Forced => "forced",
+            Signal::WritesRefused => "writes-refused",
+            Signal::WritesTaken => "writes-taken",
         }
     }
 }

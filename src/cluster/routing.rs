@@ -64,6 +64,7 @@ impl Cluster {
             return;
         }
         if self.serving && self.state(self.active).serves() {
+            self.leave_unfit(now, out);
             return;
         }
         match self.next_active(now) {

@@ -23,6 +23,9 @@
 //! 12. When all faults have ended, zero-loss is back within [`BACK_MS`] of the moment at which somebody
 //!     serves and both masters are `up`, also when nobody writes, and although orders to the masters are lost or
 //!     carried out late.
+//! 13. The traffic leaves a living master only because it refuses writes, and only for one whose newest trial write passed.
+//! 14. It does leave one that refuses them within [`USELESS_MS`], if the other is up and takes them all that time; and when all
+//!     faults have ended, both are fit again by the time of promise 9.
 
 mod world;
 
@@ -37,6 +40,9 @@ const LATE_MS: u64 = 300;
 const STALL_MS: u64 = 2_000;
 /// The most that zero-loss may be away when it is possible: an order that is lost, and one that is late.
 const BACK_MS: u64 = 2_000;
+/// The most that a master which refuses writes stays the active one: until the next trial, which may get lost, until it counts as
+/// unfit, and until it has sent what it had.
+const USELESS_MS: u64 = 9_500;
 
 impl World {
     fn check(&self, holds: bool, what: &str) {
@@ -50,6 +56,9 @@ impl World {
     /// Feeds one event and checks everything that can be checked after it.
     fn feed(&mut self, event: Event) {
         let before = self.cluster.view();
+        if let Event::WriteTried { node, refusal } = &event {
+            self.passed[node.index()] = refusal.is_none();
+        }
         let effects = self.cluster.handle(self.now, event);
         let mut again = Vec::new();
         for effect in effects {
@@ -67,6 +76,7 @@ impl World {
                 Effect::ProbeNow(node) => again.push(node),
                 Effect::ApplyStrictly { node, strict } => self.strict[node.index()] = strict,
                 Effect::AlignSequences(_) | Effect::ReleaseApply(_) | Effect::FreeCommits(_) => {}
+                Effect::TryWrite(node) => self.try_write(node),
                 Effect::WaitForPeer { node, wait } => self.told_to_wait(node, wait),
             }
         }
@@ -124,8 +134,17 @@ impl World {
                 }
             }
             "failover" => {
-                let gone = !self.states[before.active.index()].serves();
-                self.check(gone, "a failover although the active master serves");
+                let (from, to) = (before.active.index(), before.active.peer().index());
+                let gone = !self.states[from].serves();
+                let unfit = self.states[from] == NodeState::Unfit;
+                self.check(
+                    gone || unfit,
+                    "a failover although the active master serves",
+                );
+                self.check(
+                    gone || (self.passed[to] && self.states[to] == NodeState::Up),
+                    "a failover from one that refuses writes to one that may do the same",
+                );
             }
             "handover"
                 if change.from != change.to && change.why == "a person moved the traffic" =>
@@ -183,6 +202,32 @@ impl World {
     }
 }
 
+impl World {
+    /// A master that refuses writes must not stay the active one while the other takes them.
+    fn check_useless(&mut self) {
+        let view = self.cluster.view();
+        let (active, peer) = (view.active, view.active.peer());
+        let refuses = self.answers(active) && self.refusing[active.index()];
+        let could = self.answers(peer) && !self.refusing[peer.index()];
+        let useless = refuses
+            && could
+            && view.serving
+            && !self.paused
+            && self.cluster.handover.is_none()
+            && view.node(active).state.serves()
+            && view.node(peer).state == NodeState::Up;
+        self.useless_since = match useless {
+            true => self.useless_since.or(Some(self.now)),
+            false => None,
+        };
+        let for_ms = self.now - self.useless_since.unwrap_or(self.now);
+        self.check(
+            for_ms <= USELESS_MS,
+            "a master that refuses writes stays active",
+        );
+    }
+}
+
 #[test]
 fn ten_thousand_schedules_keep_every_promise() {
     for seed in 1..=10_000u64 {
@@ -208,7 +253,7 @@ fn ten_thousand_schedules_keep_every_promise() {
             .view()
             .nodes
             .iter()
-            .all(|node| node.state.serves());
+            .all(|node| matches!(node.state, NodeState::Up | NodeState::Suspect));
         world.check(both_up, "all is well and a master is not up after 10 s");
         let level = world.cluster.view().durability.level;
         world.check(

@@ -75,6 +75,11 @@ impl ClusterView {
         route(self) == route(other) && states(self) == states(other)
     }
 
+    /// Whether a write can be taken now.
+    pub fn takes_writes(&self) -> bool {
+        self.serving && self.node(self.active).state != NodeState::Unfit
+    }
+
     /// Why nobody serves, naming both masters; only meaningful while that is so.
     pub fn outage_reason(&self) -> String {
         let of = |node: NodeId| {

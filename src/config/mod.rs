@@ -223,6 +223,12 @@ impl Config {
             arming_max_ms: limits::ARMING_MAX_MS,
             linger_ms: limits::LINGER_MS,
             role_patience_ms: limits::ROLE_PATIENCE_MS,
+            unfit_after_ms: limits::UNFIT_AFTER_MS,
+            fit_after_ms: limits::FIT_AFTER_MS,
+            unfit_sends_ms: limits::UNFIT_SENDS_MS,
+            trial_urgent_ms: limits::TRIAL_URGENT_MS,
+            trial_unfit_ms: limits::TRIAL_UNFIT_MS,
+            trial_quiet_ms: limits::TRIAL_QUIET_MS,
         }
     }
 }

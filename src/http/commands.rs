@@ -91,6 +91,7 @@ fn problem_of(app: &App, to: NodeId, error: CommandError) -> Problem {
     let message = match code {
         "target_down" => msg::TARGET_DOWN,
         "target_behind" => msg::TARGET_BEHIND,
+        "target_unfit" => msg::TARGET_UNFIT,
         "handover_busy" => msg::HANDOVER_BUSY,
         "not_leader" => msg::NOT_LEADER,
         _ => msg::NO_MASTER,

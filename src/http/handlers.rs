@@ -98,10 +98,16 @@ pub fn health(app: &App, req: &Req) -> Handled {
     let now_ms = app.board.now_ms();
     if view.serving {
         let durability = view.durability_at(now_ms);
+        let seen = view.node(view.active);
+        let writes = view.takes_writes();
+        // A master that serves nothing but reads is better than none: a proxy that asks here must not turn them away too.
         let body = json!({
-            "ok": true,
+            "ok": writes,
             "active_node": view.active,
-            "state": view.node(view.active).state,
+            "state": seen.state,
+            "writes": if writes { "ok" } else { "refused" },
+            "reason": (!writes).then_some(&seen.reason),
+            "alarms": alarms(app),
             "durability": durability.level,
             "durability_since": at(now_ms, durability.since_ms),
             "redis": app.history.redis().state,
@@ -136,7 +142,7 @@ pub fn status(app: &App, req: &Req) -> Handled {
         .collect();
     let config = &app.config;
     let body = json!({
-        "ok": view.serving,
+        "ok": view.takes_writes(),
         "version": env!("CARGO_PKG_VERSION"),
         "started": at(now_ms, 0),
         "active_node": view.active,
@@ -179,7 +185,11 @@ pub(super) fn alarms(app: &App) -> Vec<String> {
     let of_nodes = NodeId::BOTH.into_iter().flat_map(of_node);
     let of_backups = app.backups.alarms().into_iter();
     let of_backups = of_backups.map(|alarm| format!("{}: {}", alarm.node, alarm.text));
-    of_nodes
+    let view = app.board.look().0;
+    let of_cluster = view.alarms(app.board.now_ms(), limits::ALARM_AFTER_MS);
+    of_cluster
+        .into_iter()
+        .chain(of_nodes)
         .chain(app.watch.alarms())
         .chain(app.comparer.alarm())
         .chain(of_backups)

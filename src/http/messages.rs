@@ -110,6 +110,9 @@ messages! {
     TARGET_BEHIND: "target_behind", 409,
         "No se cambió de nodo: {} no está al día.",
         "The node was not switched: {} is behind.";
+    TARGET_UNFIT: "target_unfit", 409,
+        "No se cambió de nodo: {} rechaza las escrituras.",
+        "The node was not switched: {} refuses writes.";
     HANDOVER_BUSY: "handover_busy", 409,
         "No se cambió a {}: ya hay otro cambio en curso.",
         "Not switched to {}: another switch is under way.";

@@ -127,7 +127,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/personas/{id}", Access::Anyone, Place::Worker, titulos::person, "one person, `nm0000151` or `151`, with a page of films: `?limit=`, `?after=`"),
     Route { method: "POST", path: "/load", access: Access::Admin, place: Place::Upload, handler: Handler::File(load::begin), about: "loads the body, one of IMDb's files (.tsv or .tsv.gz), into both masters; answers 202 with the job" },
     route("GET", "/load/{id}", Access::Anyone, Place::Front, load::job, "how far a load is, or what came of it"),
-    route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves, else 500"),
+    route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves (`ok` is false when it refuses writes), else 500; with the alarms"),
     route("GET", "/active-node", Access::Anyone, Place::Front, handlers::active_node, "the master that serves, or served last"),
     route("GET", "/status", Access::Anyone, Place::Front, handlers::status, "everything the program knows"),
     route("GET", "/metrics", Access::Anyone, Place::Front, metrics::metrics, "the figures of it for Prometheus"),

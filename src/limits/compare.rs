@@ -69,8 +69,11 @@ pub const BARRIER_NUDGE: Duration = Duration::from_millis(250);
 pub const REPAIR_ROUNDS: u32 = 100;
 
 /// The first comparison of a running program comes this long after its start, when the masters have
-/// had the time to catch up; and the next try, after one that was skipped.
+/// had the time to catch up.
 pub const COMPARE_FIRST: Duration = Duration::from_secs(60);
+
+/// The next try, after one that was skipped because a master was not up, or that failed. Twice as long after each failure in a row.
+pub const COMPARE_RETRY: Duration = Duration::from_secs(15);
 
 /// The longest time between two comparisons that can be configured: 30 days. Who wants none at all says so.
 pub const COMPARE_INTERVAL_MAX: Duration = Duration::from_secs(720 * 3_600);

@@ -5,6 +5,7 @@ mod sessions;
 mod settings;
 pub mod tls;
 mod unsent;
+mod verdict;
 
 pub use pool::Session;
 pub use sessions::{Call, CallError, Sessions};
@@ -13,6 +14,7 @@ pub use settings::{
     without_waiting,
 };
 pub use unsent::unsent;
+pub use verdict::is_of_the_server;
 
 use std::error::Error;
 

@@ -72,6 +72,8 @@ pub struct WayIn {
     pub subid: Option<i64>,
     /// Why the apply worker keeps stopping, and what to do; see `apply.rs`.
     pub stopped: Option<String>,
+    /// Who holds up the apply worker, and what to do; see `trial.rs`.
+    pub blocked: Option<String>,
     /// How far the peer's WAL has been received, as a position of the peer.
     pub received_lsn: Option<u64>,
     /// How long ago the peer was last heard.
@@ -205,6 +207,7 @@ fn way_in(row: &Row, node: NodeId) -> Result<WayIn, postgres::Error> {
         worker_age_ms: position(row, "worker_age_ms")?,
         subid: row.try_get("subid")?,
         stopped: None,
+        blocked: None,
         received_lsn: position(row, "received_lsn")?,
         heard_ms_ago: position(row, "heard_ms_ago")?,
         apply_errors: position(row, "apply_errors")?.unwrap_or(0),
@@ -233,6 +236,7 @@ impl WayIn {
             worker_age_ms: None,
             subid: Some(subid),
             stopped: None,
+            blocked: None,
             received_lsn: None,
             heard_ms_ago: None,
             apply_errors: 0,
@@ -249,8 +253,11 @@ fn count_conflicts(client: &mut Client) -> Result<i64, postgres::Error> {
 impl NodeReplication {
     /// What a person has to look at, in words.
     pub fn alarms(&self) -> Vec<String> {
-        let stopped = self.way_in.stopped.iter().cloned();
-        stopped.chain(self.slot_alarm()).collect()
+        let WayIn {
+            stopped, blocked, ..
+        } = &self.way_in;
+        let of_apply = stopped.iter().chain(blocked).cloned();
+        of_apply.chain(self.slot_alarm()).collect()
     }
 
     /// The part on which the cluster's decisions rest.

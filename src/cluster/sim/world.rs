@@ -47,6 +47,12 @@ pub(in crate::cluster) fn settings() -> Settings {
         arming_max_ms: 400,
         linger_ms: 1_500,
         role_patience_ms: 1_000,
+        unfit_after_ms: 2_000,
+        fit_after_ms: 3_000,
+        unfit_sends_ms: 1_000,
+        trial_urgent_ms: 500,
+        trial_unfit_ms: 1_000,
+        trial_quiet_ms: 4_000,
     }
 }
 
@@ -87,6 +93,11 @@ pub(super) struct World {
     pub(super) waiting: [VecDeque<(u64, u64)>; 2],
     /// What the peer of each master had applied when that last moved, and when it did.
     pub(super) moved: [(u64, u64); 2],
+    /// Whether a master refuses writes, and whether the newest trial that was told of it had passed.
+    pub(super) refusing: [bool; 2],
+    pub(super) passed: [bool; 2],
+    /// Since when the active master refuses writes although the other could take them.
+    pub(super) useless_since: Option<u64>,
     pub(super) paused: bool,
     /// Whether writes hang on a frozen active master, so that a drain cannot end.
     pub(super) hanging: bool,
@@ -124,6 +135,9 @@ impl World {
             strict: [true; 2],
             waiting: Default::default(),
             moved: [(0, 0); 2],
+            refusing: [false; 2],
+            passed: [false; 2],
+            useless_since: None,
             paused: false,
             hanging: false,
             wal: [1_000; 2],
@@ -236,6 +250,16 @@ impl World {
         self.feed(Event::Tick);
         self.paused = self.cluster.paused_until_ms.is_some();
         self.check_silence();
+        self.check_useless();
+    }
+
+    /// Tries a write on a master, which answers later if at all.
+    pub(super) fn try_write(&mut self, node: NodeId) {
+        if self.answers(node) && !self.random.one_in(8) {
+            let refusal = self.refusing[node.index()].then(|| "read-only".to_string());
+            let at = self.now + self.random.below(LATE_MS);
+            self.late.push((at, Event::WriteTried { node, refusal }));
+        }
     }
 
     pub(super) fn pause(&mut self, for_ms: Option<u64>) {
@@ -329,6 +353,9 @@ impl World {
             11..=14 => self.reached[index] = true,
             15..=17 => self.joined = true,
             18..=19 => self.hanging = false,
+            20 => self.refusing[index] = true,
+            21 => self.feed(Event::WriteDoubted { node }),
+            22..=23 => self.refusing[index] = false,
             _ => {}
         }
     }
@@ -338,5 +365,6 @@ impl World {
         self.reached = [true; 2];
         self.joined = true;
         self.hanging = false;
+        self.refusing = [false; 2];
     }
 }

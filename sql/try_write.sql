@@ -1,0 +1,16 @@
+-- A trial write, undone: what the API's writes need, with their role, table, columns and triggers. The id is none that a client
+-- can give. Nothing waits for a disk or for the peer, since nothing is committed. The sequence is only asked for, because a number
+-- that is drawn cannot be put back.
+DO $$
+DECLARE
+    secuencia text := pg_catalog.pg_get_serial_sequence('public.generos', 'id_genero');
+BEGIN
+    IF NOT pg_catalog.has_sequence_privilege(secuencia, 'USAGE, UPDATE') THEN
+        RAISE EXCEPTION 'permission denied for sequence %', secuencia USING ERRCODE = 'insufficient_privilege';
+    END IF;
+END
+$$;
+INSERT INTO public.generos (id_genero, genero, cambiado_en)
+VALUES (0, pg_catalog.repeat('x', 255), pg_catalog.now()) ON CONFLICT (id_genero) DO NOTHING;
+UPDATE public.generos SET genero = pg_catalog.repeat('y', 255), cambiado_en = pg_catalog.clock_timestamp() WHERE id_genero = 0;
+DELETE FROM public.generos WHERE id_genero = 0
