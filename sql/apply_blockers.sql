@@ -34,6 +34,9 @@ JOIN pg_catalog.pg_locks AS held ON held.granted AND held.pid IS NULL
     AND held.transactionid IS NOT DISTINCT FROM wanted.transactionid
     AND held.classid IS NOT DISTINCT FROM wanted.classid
     AND held.objid IS NOT DISTINCT FROM wanted.objid
-JOIN pg_catalog.pg_prepared_xacts AS p ON held.virtualtransaction = '-1/' || p.transaction
+-- A prepared transaction is known by the lock on its own number.
+JOIN pg_catalog.pg_locks AS own ON own.pid IS NULL AND own.locktype = 'transactionid'
+    AND own.virtualtransaction = held.virtualtransaction
+JOIN pg_catalog.pg_prepared_xacts AS p ON p.transaction = own.transactionid
 ORDER BY 1
 LIMIT $2::int8

@@ -122,10 +122,7 @@ impl Dispatch {
             match result {
                 Ok(value) => return Ok((value, node)),
                 Err(CallError::Verdict(error)) => {
-                    let own = error.code().is_some_and(is_of_the_server);
-                    if own && kind == Kind::Write && self.board.may_doubt(node) {
-                        self.supervisor.report(Event::WriteDoubted { node });
-                    }
+                    self.doubt(kind, node, &error);
                     return Err(fail(DispatchError::Verdict { node, error }));
                 }
                 Err(CallError::Busy) => return Err(fail(DispatchError::Overloaded)),
@@ -151,6 +148,14 @@ impl Dispatch {
             error: Arc::new(DispatchError::Late { reason: last_cause }),
             may_have_happened,
         })
+    }
+
+    /// Tells of a write that the server refused for a reason of its own: it may refuse all of them.
+    fn doubt(&self, kind: Kind, node: NodeId, error: &postgres::Error) {
+        let own = error.code().is_some_and(is_of_the_server);
+        if own && kind == Kind::Write && self.board.may_doubt(node) {
+            self.supervisor.report(Event::WriteDoubted { node });
+        }
     }
 
     /// One try on one master. It ends early when the route moves away from that master.
