@@ -18,7 +18,7 @@ const OF_THE_SERVER: &[&str] = &[
 /// or a time limit over is no reason of the server's, nor are too many connections, of which a session knows nothing.
 pub fn is_of_the_server(code: &SqlState) -> bool {
     let is = |prefix: &&str| code.code().starts_with(*prefix);
-    *code != SqlState::TOO_MANY_CONNECTIONS && OF_THE_SERVER.iter().any(|prefix| is(prefix))
+    *code != SqlState::TOO_MANY_CONNECTIONS && OF_THE_SERVER.iter().any(is)
 }
 
 #[cfg(test)]
