@@ -68,7 +68,7 @@ impl Conflicts {
     pub fn start(config: &Config, size: u32) -> anyhow::Result<Conflicts> {
         let open = |node: NodeId| -> anyhow::Result<Sessions> {
             let settings =
-                pg::connection_settings(config.master(node), limits::CONFLICTS_PATIENCE)?;
+                pg::master_settings(config, node, limits::CONFLICTS_PATIENCE)?;
             Ok(Sessions::start(node, settings, size)?)
         };
         let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];

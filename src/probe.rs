@@ -2,8 +2,10 @@
 //! long as its master is frozen: the supervisor counts the silence, not the probe.
 
 use crate::board::Board;
+use crate::cluster::identity::Verdict;
 use crate::cluster::{Event, NodeId};
 use crate::limits;
+use crate::pg::identity::Roster;
 use crate::pg::{ConnectError, Settings, explain};
 use crate::replication::apply::ApplyWatch;
 use crate::replication::status::{self, NodeReplication};
@@ -27,6 +29,7 @@ pub fn wake_up() -> (Sender<()>, Receiver<()>) {
 pub fn start(
     node: NodeId,
     settings: Settings,
+    roster: Arc<Roster>,
     interval: Duration,
     wake: Receiver<()>,
     board: Arc<Board>,
@@ -38,7 +41,7 @@ pub fn start(
         let mut upkeep = Upkeep::default();
         loop {
             let asked_ms = board.now_ms();
-            let heard = ask(node, &settings, &mut client);
+            let heard = ask(node, &settings, &roster, &mut client);
             let (event, details) = match heard {
                 Ok(mut seen) => {
                     let facts = seen.facts();
@@ -54,10 +57,14 @@ pub fn start(
                     (None, Some(seen))
                 }
                 Err(Silent::Refused(cause)) => (Some(Event::Refused { node, cause }), None),
+                Err(Silent::Stranger(cause)) => (Some(Event::Stranger { node, cause }), None),
                 Err(Silent::Unclear(cause)) => (Some(Event::Doubted { node, cause }), None),
             };
-            if let Some(seen) = &details {
-                tell_alarm(node, seen.slot_alarm(), &mut told);
+            // What the cluster holds of it is of the question before.
+            let of_cluster = board.look().0.node(node).alarm.clone();
+            if details.is_some() || of_cluster.is_some() {
+                let of_slot = details.as_ref().and_then(NodeReplication::slot_alarm);
+                tell_alarm(node, of_cluster.or(of_slot), &mut told);
             }
             board.set_details(node, details);
             event.into_iter().for_each(|event| supervisor.report(event));
@@ -133,6 +140,8 @@ impl Upkeep {
 enum Silent {
     /// A fresh connection was refused or answered with an error: proof.
     Refused(String),
+    /// Another server answered.
+    Stranger(String),
     /// Nothing that proves anything; the silence counts.
     Unclear(String),
 }
@@ -145,10 +154,15 @@ const FRESH_TRIES: usize = 3;
 fn ask(
     node: NodeId,
     settings: &Settings,
+    roster: &Roster,
     kept: &mut Option<Client>,
 ) -> Result<NodeReplication, Silent> {
     if let Some(mut client) = kept.take() {
         if let Ok(seen) = status::read(&mut client, node) {
+            // A set-up or a rejoin may have said meanwhile which servers the masters are now.
+            if let Verdict::Stranger(why) = roster.judge(node, &seen.said) {
+                return Err(Silent::Stranger(why));
+            }
             *kept = Some(client);
             return Ok(seen);
         }
@@ -177,6 +191,9 @@ fn is_broken(error: &postgres::Error) -> bool {
 }
 
 fn judge(doing: &str, error: &ConnectError) -> Silent {
+    if let Some(why) = error.stranger() {
+        return Silent::Stranger(why.to_string());
+    }
     let cause = format!("{doing}: {error}");
     match error.is_refusal() {
         true => Silent::Refused(cause),

@@ -147,13 +147,13 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
     let (supervisor, inbox) = supervisor::channel();
     let statement_timeout = Duration::from_millis(limits::STATEMENT_TIMEOUT_MS);
     let open = |node: NodeId| -> anyhow::Result<Sessions> {
-        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        let settings = pg::master_settings(config, node, statement_timeout)?;
         Sessions::start(node, pg::for_requests(settings), config.pool_size)
             .context("start the sessions")
     };
     let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];
     let open_steward = |node: NodeId| -> anyhow::Result<Sessions> {
-        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        let settings = pg::master_settings(config, node, statement_timeout)?;
         // Two, so that an order to a master that came back need not wait for one that it hung on.
         Sessions::start(node, pg::without_waiting(settings), 2).context("start the sessions")
     };
@@ -223,17 +223,18 @@ fn start_probes(
 ) -> anyhow::Result<()> {
     let statement_timeout = Duration::from_millis(limits::STATEMENT_TIMEOUT_MS);
     for (node, woken) in NodeId::BOTH.into_iter().zip(woken) {
-        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        let settings = pg::master_settings(config, node, statement_timeout)?;
         probe::start(
             node,
             pg::for_probes(settings),
+            Arc::clone(&config.roster),
             config.probe_interval,
             woken,
             Arc::clone(board),
             supervisor.clone(),
         )
         .context("start a probe")?;
-        let settings = pg::connection_settings(config.master(node), limits::WAKEUP_STATEMENT)?;
+        let settings = pg::master_settings(config, node, limits::WAKEUP_STATEMENT)?;
         wakeup::start(node, pg::for_probes(settings), Arc::clone(board))
             .context("start the wake-ups")?;
     }

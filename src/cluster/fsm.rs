@@ -46,13 +46,16 @@ pub const TRANSITIONS: &[Transition] = &[
     // The start: an answer shows that it lives, not that it is complete.
     row(Unknown, Answered, CatchingUp, &[Action::NoteBarrier], "it answers; whether it holds all that its peer has is being checked"),
     row(Unknown, Refused, Down, &[], "it refuses connections"),
+    row(Unknown, Stranger, Down, &[], "another server answers"),
     row(Unknown, Silence, Down, &[], "it has not answered since the start"),
     // A living master: doubt is cheap and asks again, proof and silence end it.
     row(Up, Doubt, Suspect, &[Action::ProbeNow], "its answer is late or a call on it failed; asking again"),
     row(Up, Refused, Down, &[], "it refuses connections"),
+    row(Up, Stranger, Down, &[], "another server answers"),
     row(Up, Silence, Down, &[], "it has been silent past the deadline"),
     row(Suspect, Answered, Up, &[], "it answered again before the deadline"),
     row(Suspect, Refused, Down, &[], "it refuses connections"),
+    row(Suspect, Stranger, Down, &[], "another server answers"),
     row(Suspect, Silence, Down, &[], "it has been silent past the deadline"),
     // Only the master that does not serve is judged by this: the other may have lost its peer for good.
     row(Up, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
@@ -63,6 +66,7 @@ pub const TRANSITIONS: &[Transition] = &[
     row(CatchingUp, NobodyBetter, Up, &[Action::AlignSequences], "nobody else can serve and nobody is nearer to complete"),
     row(CatchingUp, Forced, Up, &[Action::AlignSequences], "a person wants the traffic on it although it may lack rows"),
     row(CatchingUp, Refused, Down, &[], "it refuses connections again"),
+    row(CatchingUp, Stranger, Down, &[], "another server answers"),
     row(CatchingUp, Silence, Down, &[], "it fell silent again while catching up"),
 ];
 
@@ -80,7 +84,8 @@ pub const IGNORED: &[(NodeState, Signal)] = &[
     (Down, Current),
     (Down, NobodyBetter),
     (Down, Doubt),
-    (Down, Refused), // known
+    (Down, Refused), // known, but for the reason
+    (Down, Stranger),
     (Down, Silence), // known
     (CatchingUp, Answered),
     (CatchingUp, Doubt), // it serves nobody; only proof or silence matter

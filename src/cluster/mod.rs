@@ -5,6 +5,7 @@
 mod durability;
 pub mod fsm;
 mod handover;
+pub mod identity;
 pub mod node;
 mod role;
 mod routing;
@@ -62,6 +63,8 @@ pub enum Event {
     },
     /// A fresh connection was refused, or answered with an error.
     Refused { node: NodeId, cause: String },
+    /// Another server than this master answers at its address.
+    Stranger { node: NodeId, cause: String },
     /// A worker's call failed without a verdict of the server.
     Doubted { node: NodeId, cause: String },
     /// A person wants the traffic on `to`; the answer goes out under `ticket`. With `force` it goes there
@@ -146,6 +149,8 @@ struct Node {
     since_ms: u64,
     why: &'static str,
     cause: Option<String>,
+    /// Another server answers at its address.
+    stranger: bool,
     heard_ms: u64,
     /// The newest facts, and when they were asked for; none while the master is not answering.
     facts: Option<(Facts, u64)>,
@@ -180,6 +185,7 @@ impl Cluster {
             since_ms: now_ms,
             why: "nothing has been heard of it since the start",
             cause: None,
+            stranger: false,
             heard_ms: now_ms,
             facts: None,
             barrier: Barrier::WantedSince(now_ms),
@@ -216,6 +222,9 @@ impl Cluster {
             }
             Event::Refused { node, cause } => {
                 self.signal(now_ms, node, Signal::Refused, Some(cause), &mut out);
+            }
+            Event::Stranger { node, cause } => {
+                self.signal(now_ms, node, Signal::Stranger, Some(cause), &mut out);
             }
             Event::Doubted { node, cause } => {
                 self.signal(now_ms, node, Signal::Doubt, Some(cause), &mut out);
@@ -304,6 +313,13 @@ impl Cluster {
     ) {
         let node = &mut self.nodes[id.index()];
         let Some(row) = fsm::step(node.state, signal) else {
+            // It stays down, and why may be another matter by now.
+            if let (NodeState::Down, Signal::Refused | Signal::Stranger, Some(row)) =
+                (node.state, signal, fsm::step(NodeState::Up, signal))
+            {
+                (node.why, node.cause) = (row.why, cause);
+                node.stranger = signal == Signal::Stranger;
+            }
             return;
         };
         out.push(Effect::Record(Change {
@@ -320,6 +336,7 @@ impl Cluster {
         node.since_ms = now;
         node.why = row.why;
         node.cause = cause;
+        node.stranger = signal == Signal::Stranger;
         if row.to == NodeState::Down {
             node.facts = None;
         }

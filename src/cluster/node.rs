@@ -132,6 +132,8 @@ pub enum Signal {
     Doubt,
     /// It refused a connection, or answered with an error: proof.
     Refused,
+    /// Another server answers at its address.
+    Stranger,
     /// It has been silent past the deadline.
     Silence,
     /// It takes nothing from its peer: it has no subscription, or one that still copies tables.
@@ -142,12 +144,13 @@ pub enum Signal {
 
 impl Signal {
     #[cfg(test)]
-    pub const ALL: [Signal; 8] = [
+    pub const ALL: [Signal; 9] = [
         Signal::Answered,
         Signal::Current,
         Signal::NobodyBetter,
         Signal::Doubt,
         Signal::Refused,
+        Signal::Stranger,
         Signal::Silence,
         Signal::Unlinked,
         Signal::Forced,
@@ -161,6 +164,7 @@ impl Signal {
             Signal::NobodyBetter => "nobody-better",
             Signal::Doubt => "doubt",
             Signal::Refused => "refused",
+            Signal::Stranger => "stranger",
             Signal::Silence => "silence",
             Signal::Unlinked => "unlinked",
             Signal::Forced => "forced",

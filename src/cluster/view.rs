@@ -1,6 +1,6 @@
 //! What everyone but its owner sees of the cluster.
 
-use super::{Cluster, DurabilityView, Facts, NodeId, NodeState, Role};
+use super::{Cluster, DurabilityView, Facts, Node, NodeId, NodeState, Role};
 
 /// An immutable picture of the cluster, for everyone who is not its owner. Times are in ms since
 /// the start of the program.
@@ -29,6 +29,8 @@ pub struct NodeView {
     pub reason: String,
     pub heard_ms: u64,
     pub facts: Option<Facts>,
+    /// What a person has to see to.
+    pub alarm: Option<String>,
 }
 
 impl ClusterView {
@@ -65,6 +67,13 @@ impl ClusterView {
     }
 }
 
+impl Node {
+    fn alarm_of_stranger(&self) -> String {
+        let cause = self.cause.as_deref().unwrap_or_default();
+        format!("{}: {cause}. Nothing is read or changed there", self.why)
+    }
+}
+
 impl Cluster {
     /// A picture of now.
     pub fn view(&self) -> ClusterView {
@@ -95,6 +104,7 @@ impl Cluster {
             },
             heard_ms: node.heard_ms,
             facts: node.facts.as_ref().map(|(facts, _)| facts.clone()),
+            alarm: node.stranger.then(|| node.alarm_of_stranger()),
         }
     }
 }

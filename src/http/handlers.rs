@@ -100,6 +100,7 @@ pub fn health(app: &App, req: &Req) -> Handled {
             "ok": true,
             "active_node": view.active,
             "state": view.node(view.active).state,
+            "cluster": app.config.roster.cluster(),
             "durability": view.durability.level,
             "durability_since": at(app.board.now_ms(), view.durability.since_ms),
             "redis": app.history.redis().state,
@@ -108,6 +109,8 @@ pub fn health(app: &App, req: &Req) -> Handled {
     }
     let mut problem = Problem::from(msg::UNHEALTHY).because(view.outage_reason());
     problem.fields.push(("active_node", json!(view.active)));
+    let cluster = app.config.roster.cluster();
+    problem.fields.push(("cluster", json!(cluster)));
     Err(problem)
 }
 
@@ -136,6 +139,7 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "ok": view.serving,
         "version": env!("CARGO_PKG_VERSION"),
         "started": at(now_ms, 0),
+        "cluster": app.config.roster.cluster(),
         "active_node": view.active,
         "serving": view.serving,
         "since": at(now_ms, view.route_since_ms),
@@ -174,9 +178,16 @@ pub(super) fn alarms(app: &App) -> Vec<String> {
         alarms.unwrap_or_default().into_iter().map(named)
     };
     let of_nodes = NodeId::BOTH.into_iter().flat_map(of_node);
+    let view = app.board.look().0;
+    let of_cluster = |node: NodeId| {
+        let alarm = view.node(node).alarm.as_ref();
+        alarm.map(|alarm| format!("{node}: {alarm}"))
+    };
+    let of_cluster = NodeId::BOTH.into_iter().filter_map(of_cluster);
     let of_backups = app.backups.alarms().into_iter();
     let of_backups = of_backups.map(|alarm| format!("{}: {}", alarm.node, alarm.text));
     of_nodes
+        .chain(of_cluster)
         .chain(app.comparer.alarm())
         .chain(of_backups)
         .chain(app.history.alarms())

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod compare;
 mod conninfo;
 mod equal;
+pub(crate) mod identity;
 mod migrations;
 mod plan;
 mod reach;

@@ -5,8 +5,9 @@
 
 use super::compare;
 pub(crate) use super::conninfo::is_as_safe_as_the_urls;
-use super::conninfo::{ROLE, connection_string, try_link};
+use super::conninfo::{ROLE, connection_string, link_role, try_link};
 use super::equal;
+use super::identity;
 pub use super::plan::NeedsRejoin;
 use super::plan::{Found, Link, Step, Subscription, in_need, literal, plan, statement};
 pub use super::reach::{Reach, begin};
@@ -27,7 +28,8 @@ pub(super) const PUBLICATION: &str = "pub_imdb";
 /// The first thing that could not be done, or that a person has to decide.
 pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     is_as_safe_as_the_urls(config)?;
-    let reach = Reach::new(config)?;
+    let reach = Reach::unproven(config)?;
+    let found_servers = identity::may_join(&reach, config)?;
     let mut done = Vec::new();
     for node in NodeId::BOTH {
         prepare(&reach, config, node, &mut done)?;
@@ -44,6 +46,7 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     if let Some(need) = in_need(&found) {
         return Err(need.into());
     }
+    done.extend(found_servers.write_down_once(&reach, config)?);
     let mut plans = Vec::new();
     for (link, found) in links.into_iter().zip(found) {
         let connection = connection_string(config, link.from);
@@ -209,7 +212,7 @@ pub(super) fn prepare(
     }
     apply_schema(reach, node, done)?;
     super::migrations::apply(reach, node, done)?;
-    make_role(reach, config, node, done)
+    make_roles(reach, config, node, done)
 }
 
 /// The tables, their triggers and the sequences.
@@ -275,45 +278,63 @@ pub(super) fn publish(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> an
     Ok(())
 }
 
-/// Makes the role, or gives it the configured password if it has another.
-fn make_role(
+/// Makes the roles, or gives them the configured password if they have another.
+fn make_roles(
     reach: &Reach,
     config: &Config,
     node: NodeId,
     done: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    let password = literal(config.replication_password.reveal());
-    let exists = reach.run(node, "look for the role", |session| {
-        let rows = session.client().query(
-            "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND rolreplication",
-            &[&ROLE],
-        )?;
-        Ok(!rows.is_empty())
-    })?;
-    if exists && may_log_in(config, node)? {
-        return Ok(());
+    done.extend(make_role(reach, config, node, ROLE, "")?);
+    let link = link_role(config);
+    if link != ROLE {
+        let of_members = format!(" IN ROLE {ROLE}");
+        done.extend(make_role(reach, config, node, &link, &of_members)?);
     }
-    reach.run(node, "make the role", move |session| {
-        let rows = session.client().query(
-            "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1",
-            &[&ROLE],
-        )?;
-        let verb = if rows.is_empty() { "CREATE" } else { "ALTER" };
-        session.client().batch_execute(&format!(
-            "{verb} ROLE {ROLE} WITH LOGIN REPLICATION PASSWORD {password}"
-        ))
-    })?;
-    done.push(format!(
-        "{node}: role {ROLE} {}",
-        if exists { "got its password" } else { "made" }
-    ));
     Ok(())
 }
 
-/// Whether the role can log in with the configured password.
-fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
+fn make_role(
+    reach: &Reach,
+    config: &Config,
+    node: NodeId,
+    role: &str,
+    when_new: &str,
+) -> anyhow::Result<Option<String>> {
+    let password = literal(config.replication_password.reveal());
+    let name = role.to_string();
+    let exists = reach.run(node, "look for the role", move |session| {
+        let rows = session.client().query(
+            "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND rolreplication",
+            &[&name],
+        )?;
+        Ok(!rows.is_empty())
+    })?;
+    if exists && may_log_in(config, node, role)? {
+        return Ok(None);
+    }
+    let (name, when_new) = (role.to_string(), when_new.to_string());
+    reach.run(node, "make the role", move |session| {
+        let rows = session.client().query(
+            "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1",
+            &[&name],
+        )?;
+        let (verb, with) = match rows.is_empty() {
+            true => ("CREATE", when_new.as_str()),
+            false => ("ALTER", ""),
+        };
+        session.client().batch_execute(&format!(
+            "{verb} ROLE {name} WITH LOGIN REPLICATION PASSWORD {password}{with}"
+        ))
+    })?;
+    let did = if exists { "got its password" } else { "made" };
+    Ok(Some(format!("{node}: role {role} {did}")))
+}
+
+/// Whether a role can log in with the configured password.
+fn may_log_in(config: &Config, node: NodeId, role: &str) -> anyhow::Result<bool> {
     let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?
-        .for_role(ROLE, config.replication_password.reveal());
+        .for_role(role, config.replication_password.reveal());
     // The pool hides why a login was refused, so this is a connection of its own; on a thread of its
     // own, because connecting to a frozen server never ends.
     let (reply, answer) = crossbeam_channel::bounded(1);
@@ -325,9 +346,9 @@ fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
     match answer.recv_timeout(limits::SETUP_CALL) {
         Ok(Ok(())) => Ok(true),
         Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => Ok(false),
-        Ok(Err(error)) => bail!("log in on {node} as {ROLE}: {error}"),
+        Ok(Err(error)) => bail!("log in on {node} as {role}: {error}"),
         Err(_) => bail!(
-            "log in on {node} as {ROLE}: no answer within {} s",
+            "log in on {node} as {role}: no answer within {} s",
             limits::SETUP_CALL.as_secs()
         ),
     }

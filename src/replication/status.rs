@@ -1,7 +1,9 @@
 //! What one master knows of the replication, read by the probes and by `replication status`.
 
+use crate::cluster::identity::Said;
 use crate::cluster::{Facts, Link, NodeId, WaitsFor};
 use crate::limits;
+use crate::pg::identity;
 use postgres::{Client, Row};
 use serde::Serialize;
 
@@ -9,6 +11,9 @@ use serde::Serialize;
 /// Positions are WAL positions in bytes, of this master unless said otherwise.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeReplication {
+    /// Which server it is.
+    #[serde(skip)]
+    pub said: Said,
     /// End of the WAL that is safely on disk.
     pub wal_lsn: u64,
     pub publication: bool,
@@ -103,6 +108,7 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
     };
     let wal_lsn = position(&row, "wal_lsn")?.unwrap_or(0);
     Ok(NodeReplication {
+        said: identity::said(&row)?,
         wal_lsn,
         publication: row.try_get("publication")?,
         out: way_out(&row, node, wal_lsn)?,
@@ -320,6 +326,12 @@ mod tests {
         keep_max_bytes: Option<u64>,
     ) -> NodeReplication {
         NodeReplication {
+            said: Said {
+                system: 1,
+                started: 1,
+                database: String::new(),
+                record: None,
+            },
             conflicts: None,
             wal_lsn: 0,
             publication: true,

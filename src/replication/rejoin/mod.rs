@@ -10,6 +10,7 @@ mod steps;
 mod tables;
 
 use super::compare;
+use super::identity;
 use super::plan::{Found, Link, Step, literal};
 use super::reach::Reach;
 use super::setup::{
@@ -70,9 +71,25 @@ pub fn report(config: &Config, node: NodeId, yes: bool, json: bool) -> anyhow::R
 pub fn rebuild(config: &Config, node: NodeId, yes: bool) -> anyhow::Result<compare::Report> {
     let rejoin = Rejoin {
         config,
-        reach: Reach::new(config)?,
+        reach: Reach::unproven(config)?,
         node,
         yes,
+        retired: false,
+    };
+    rejoin.run()
+}
+
+/// The same as the last step of a restore, which has taken the master out of service.
+///
+/// # Errors
+/// As those of [`rebuild`].
+pub fn rebuild_retired(config: &Config, node: NodeId) -> anyhow::Result<compare::Report> {
+    let rejoin = Rejoin {
+        config,
+        reach: Reach::unproven(config)?,
+        node,
+        yes: true,
+        retired: true,
     };
     rejoin.run()
 }
@@ -82,6 +99,8 @@ struct Rejoin<'a> {
     reach: Reach,
     node: NodeId,
     yes: bool,
+    /// Whether it was a restore that took it out of service.
+    retired: bool,
 }
 
 impl Rejoin<'_> {
@@ -89,7 +108,7 @@ impl Rejoin<'_> {
     fn run(&self) -> anyhow::Result<compare::Report> {
         let (node, survivor) = (self.node, self.node.peer());
         is_as_safe_as_the_urls(self.config)?;
-        self.greet()?;
+        let found = self.greet()?;
         self.refuse_active()?;
         for node in [survivor, node] {
             let mut done = Vec::new();
@@ -107,7 +126,7 @@ impl Rejoin<'_> {
         let condition = judge::judge(node, &way_in, &way_out);
         if condition != Condition::AlmostDone {
             self.refuse_loss(&condition, &tables)?;
-            self.rebuild(&way_in, &way_out, &tables)?;
+            self.rebuild(&found, &way_in, &way_out, &tables)?;
         }
         self.complete(&tables)
     }
@@ -127,30 +146,27 @@ impl Rejoin<'_> {
         }
     }
 
-    /// Sees that both masters answer, and that they are two.
-    fn greet(&self) -> anyhow::Result<()> {
+    /// Sees that both masters answer, and that they are two that belong together.
+    fn greet(&self) -> anyhow::Result<identity::Found> {
         let (node, survivor) = (self.node, self.node.peer());
-        let greet = |of: NodeId| -> anyhow::Result<(i64, String)> {
-            self.reach
-                .run_within(limits::REJOIN_ASK, of, "ask who it is", |session| {
-                    let row = session.client().query_one(
-                        "SELECT system_identifier, pg_catalog.pg_postmaster_start_time()::text \
-                         FROM pg_catalog.pg_control_system()",
-                        &[],
-                    )?;
-                    Ok((row.try_get(0)?, row.try_get(1)?))
-                })
-        };
-        let source = greet(survivor).with_context(|| {
+        let source = identity::ask(&self.reach, survivor).with_context(|| {
             format!("{node} is not rebuilt, because {survivor} would be its source")
         })?;
-        let target = greet(node).with_context(|| {
+        let target = identity::ask(&self.reach, node).with_context(|| {
             format!("{node} must run, with an empty database at least, to be rebuilt")
         })?;
-        if source == target {
-            bail!("MASTER1_URL and MASTER2_URL lead to the same server; nothing was changed");
+        let said = match node {
+            NodeId::Master1 => [target, source],
+            NodeId::Master2 => [source, target],
+        };
+        let found = identity::Found::new(said, &self.reach, self.config)?;
+        if found.is_replaced(survivor) && !self.yes {
+            bail!(
+                "{survivor} is another server than the one that {node} was joined to, and would be the source; to rebuild {node} from it \
+                 all the same, add --yes"
+            );
         }
-        Ok(())
+        Ok(found)
     }
 
     /// The master that serves is nobody's copy.
@@ -177,6 +193,7 @@ impl Rejoin<'_> {
     fn refuse_loss(&self, condition: &Condition, tables: &[Table]) -> anyhow::Result<()> {
         let (node, survivor) = (self.node, self.node.peer());
         match condition {
+            Condition::Cleared if self.retired => return Ok(()),
             Condition::Cleared => {
                 say(&format!(
                     "{node}: an earlier rejoin has not ended; beginning anew"
@@ -213,7 +230,13 @@ impl Rejoin<'_> {
     }
 
     /// Clears the master and lets it copy everything.
-    fn rebuild(&self, way_in: &Found, way_out: &Found, tables: &[Table]) -> anyhow::Result<()> {
+    fn rebuild(
+        &self,
+        servers: &identity::Found,
+        way_in: &Found,
+        way_out: &Found,
+        tables: &[Table],
+    ) -> anyhow::Result<()> {
         let (node, survivor) = (self.node, self.node.peer());
         for link in [self.way_in(), self.way_out()] {
             self.try_link(link)?;
@@ -221,6 +244,7 @@ impl Rejoin<'_> {
         // From here on the master is unfit to serve, whoever asks.
         let mark = format!("COMMENT ON SCHEMA imdb_ha IS {}", literal(MARK));
         self.unsubscribe(self.way_in(), way_in.subscription.is_some(), mark)?;
+        say(&servers.write_down(&self.reach, self.config, survivor)?);
         self.refuse_active()?;
         self.drop_slots(survivor)?;
         // The survivor must have stopped listening before anything is cleared, or it would take the
