@@ -53,7 +53,8 @@ SELECT
     (extract(epoch FROM clock_timestamp() - activity.backend_start) * 1000)::bigint AS worker_age_ms,
     subscription.oid::bigint AS subid,
     -- Not on a server that has not been set up, nor on one set up by an earlier version.
-    coalesce(has_table_privilege(to_regclass('imdb_ha.conflictos'), 'SELECT'), false) AS conflict_log
+    coalesce(has_table_privilege(to_regclass('imdb_ha.conflictos'), 'SELECT'), false) AS conflict_log,
+    coalesce(has_function_privilege(to_regprocedure('imdb_ha.memoria(text)'), 'EXECUTE'), false) AS remembers
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN pg_catalog.pg_replication_slots AS slot ON slot.slot_name = $2
 LEFT JOIN pg_catalog.pg_stat_replication AS sender ON sender.pid = slot.active_pid

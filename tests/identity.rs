@@ -298,3 +298,99 @@ fn exchanged_addresses_and_two_names_of_one_server_are_said_to_be_just_that() {
         before.map(stays)
     );
 }
+
+/// Copies a data folder as somebody does by hand, with owners and modes.
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.expect("run cp").success());
+}
+
+#[test]
+fn a_master_put_back_from_an_older_copy_does_not_serve_until_it_is_rebuilt() {
+    let cluster = Cluster::start();
+    let data = std::path::PathBuf::from(&cluster.data);
+    let (folder, copy) = (data.join("master1"), data.join("copy"));
+    cluster.add("antes");
+    cluster.wait_equal();
+    cluster.local(&["stop", "master1"]);
+    copy_folder(&folder, &copy);
+    cluster.local(&["start", "master1"]);
+    // As it was, it is no older copy of itself.
+    cluster.wait_state("master1", "up");
+    let home = || cluster.ask("POST", "/switch-to-primary", None, &[]);
+    wait_until("it has the traffic", || home().status == 200);
+    let ids: Vec<i64> = (0..3)
+        .map(|index| cluster.add(&format!("fila {index}")).id())
+        .collect();
+    cluster.wait_equal();
+    cluster.local(&["kill", "master1"]);
+    wait_until("master2 serves", || {
+        cluster.get("/active-node").body["active_node"] == "master2"
+    });
+    // It applies all of this at once when it comes back, so that its WAL is soon longer than it was.
+    for index in 0..60 {
+        assert_eq!(
+            cluster.add(&format!("{index} {}", "x".repeat(100))).status,
+            201
+        );
+    }
+    std::fs::remove_dir_all(&folder).expect("remove the folder");
+    copy_folder(&copy, &folder);
+    cluster.local(&["start", "master1"]);
+
+    wait_until("it is known to be older", || {
+        state(&cluster, "master1")
+            .1
+            .contains("an older copy of itself")
+    });
+    assert!(
+        alarms(&cluster).contains("an older copy of master1 answers"),
+        "{}",
+        alarms(&cluster)
+    );
+    // Nothing but that is known to an API that has just started.
+    let (_other, api) = serve([&cluster.url("master1"), &cluster.url("master2")], &[]);
+    wait_for(&api, "/status", "another API knows it too", |status| {
+        status["masters"]["master1"]["reason"]
+            .to_string()
+            .contains("an older copy of itself")
+    });
+    for _ in 0..20 {
+        assert_eq!(state(&cluster, "master1").0, "catching-up");
+        assert_eq!(cluster.get("/health").body["durability"], "degraded");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let refused = home();
+    assert_eq!(
+        (refused.status, refused.code()),
+        (409, "target_behind"),
+        "{refused:?}"
+    );
+    assert!(
+        refused.body["reason"]
+            .to_string()
+            .contains("rejoin master1"),
+        "{refused:?}"
+    );
+
+    let rejoined = cluster.run(&["rejoin", "master1"]);
+    let told = said(&rejoined);
+    assert!(
+        rejoined.status.success() && told.contains("an older copy of itself"),
+        "{told}"
+    );
+    cluster.wait_state("master1", "up");
+    wait_until("it has the traffic again", || home().status == 200);
+    let more: Vec<i64> = (0..3)
+        .map(|index| cluster.add(&format!("otra {index}")).id())
+        .collect();
+    assert!(
+        more.iter().all(|id| !ids.contains(id)),
+        "{ids:?} and then {more:?}"
+    );
+    assert_eq!(cluster.wait_equal().len(), 28 + 1 + 3 + 60 + 3);
+    wait_until("the alarm is over", || alarms(&cluster) == "[]");
+    wait_until("it is zero-loss again", || {
+        cluster.get("/health").body["durability"] == "zero-loss"
+    });
+}

@@ -60,6 +60,9 @@ pub const TRANSITIONS: &[Transition] = &[
     // Only the master that does not serve is judged by this: the other may have lost its peer for good.
     row(Up, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
     row(Suspect, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
+    // Put back from an old copy, a snapshot or a backup: what it was told since then is gone from it.
+    row(Up, Older, CatchingUp, &[Action::NoteBarrier], "it is an older copy of itself"),
+    row(Suspect, Older, CatchingUp, &[Action::NoteBarrier], "it is an older copy of itself"),
     // The way back leads through catching up, always.
     row(Down, Answered, CatchingUp, &[Action::NoteBarrier], "it answers again; it must hold all that its peer has before it serves"),
     row(CatchingUp, Current, Up, &[Action::AlignSequences], "it holds everything that its peer held when it came back"),
@@ -92,7 +95,10 @@ pub const IGNORED: &[(NodeState, Signal)] = &[
     (Unknown, Unlinked), // the way up asks for a link by itself
     (Down, Unlinked),
     (CatchingUp, Unlinked),
-    (Unknown, Forced), // nobody can serve from a master that does not answer
+    (Unknown, Older), // it has not answered
+    (Down, Older),
+    (CatchingUp, Older), // it does not come up, as long as it is one
+    (Unknown, Forced),   // nobody can serve from a master that does not answer
     (Down, Forced),
     (Up, Forced), // it serves as it is
     (Suspect, Forced),

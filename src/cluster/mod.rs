@@ -7,6 +7,7 @@ pub mod fsm;
 mod handover;
 pub mod identity;
 pub mod node;
+mod older;
 mod role;
 mod routing;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use view::ClusterView;
 use durability::Durability;
 use fsm::Action;
 use handover::Handover;
+use older::Past;
 use serde::Serialize;
 
 /// The times that the decisions depend on, in ms (and one size), set by the configuration.
@@ -97,6 +99,11 @@ pub enum Effect {
         node: NodeId,
         wait: bool,
     },
+    /// Tell a master how often its peer has begun to serve.
+    NoteStarts {
+        on: NodeId,
+        starts: u64,
+    },
     /// Make the apply worker of a master wait for its disk at each transaction, or only now and then.
     ApplyStrictly {
         node: NodeId,
@@ -155,6 +162,7 @@ struct Node {
     /// The newest facts, and when they were asked for; none while the master is not answering.
     facts: Option<(Facts, u64)>,
     barrier: Barrier,
+    past: Past,
 }
 
 /// The state of the cluster. One owner holds it: the supervisor, or a test.
@@ -189,6 +197,7 @@ impl Cluster {
             heard_ms: now_ms,
             facts: None,
             barrier: Barrier::WantedSince(now_ms),
+            past: Past::default(),
         };
         let durability = Durability::new(settings.durability, now_ms);
         Cluster {
@@ -252,6 +261,7 @@ impl Cluster {
                 }
             }
         }
+        self.judge_older(now_ms, &mut out);
         self.judge_link(now_ms, &mut out);
         self.judge_current(now_ms, &mut out);
         self.judge_nobody(now_ms, &mut out);
@@ -293,6 +303,10 @@ impl Cluster {
             node.facts = Some((facts, asked));
         }
         let peer = &mut self.nodes[id.peer().index()];
+        // It can be compared with what was just heard only when it answers anew.
+        if peer.state == NodeState::CatchingUp && !peer.past.checked && peer.facts.is_some() {
+            out.push(Effect::ProbeNow(id.peer()));
+        }
         match peer.barrier {
             Barrier::WantedSince(since) if asked > since => peer.barrier = Barrier::At(wal_lsn),
             // Within one millisecond the question may have come first.
@@ -337,6 +351,15 @@ impl Cluster {
         node.why = row.why;
         node.cause = cause;
         node.stranger = signal == Signal::Stranger;
+        // What has been away is compared anew, and a person's word holds until then.
+        match row.to {
+            NodeState::Down => node.past.forced = false,
+            NodeState::CatchingUp => node.past.checked = false,
+            _ => {}
+        }
+        if signal == Signal::Forced {
+            node.past.forced = node.past.older.is_some();
+        }
         if row.to == NodeState::Down {
             node.facts = None;
         }
@@ -391,7 +414,8 @@ impl Cluster {
             let linked = self
                 .facts(id)
                 .is_some_and(|facts| facts.link == Link::Ready);
-            if current && linked {
+            let past = &self.node(id).past;
+            if current && linked && past.checked && !past.forbids() {
                 self.signal(now, id, Signal::Current, None, out);
             }
         }
@@ -400,6 +424,11 @@ impl Cluster {
     /// What a master that catches up still lacks, in words.
     fn missing_to_current(&self, id: NodeId) -> String {
         let peer = id.peer();
+        if let Some(older) = &self.node(id).past.older {
+            return format!(
+                "it is an older copy of itself: {older}; rebuild it with `imdb-ha rejoin {id}`"
+            );
+        }
         match self.facts(id).map(|facts| facts.link) {
             Some(Link::Copying) => return format!("it is copying the rows of {peer}"),
             Some(Link::Missing) => {

@@ -23,6 +23,7 @@
 //! 12. When all faults have ended, zero-loss is back within [`BACK_MS`] of the moment at which somebody
 //!     serves and both masters are `up`, also when nobody writes, and although orders to the masters are lost or
 //!     carried out late.
+//! 13. A master that has lost nothing is never called an older copy of itself.
 
 mod world;
 
@@ -66,11 +67,24 @@ impl World {
                 }
                 Effect::ProbeNow(node) => again.push(node),
                 Effect::ApplyStrictly { node, strict } => self.strict[node.index()] = strict,
-                Effect::AlignSequences(_) | Effect::ReleaseApply(_) | Effect::FreeCommits(_) => {}
+                Effect::AlignSequences(node) if self.answers(node) => {
+                    self.starts[node.index()] += 1
+                }
+                Effect::NoteStarts { on, starts } if self.answers(on) => {
+                    self.check(
+                        starts <= self.starts[on.peer().index()],
+                        "a start was noted that never was",
+                    );
+                    self.noted[on.index()] = starts;
+                }
+                Effect::NoteStarts { .. } | Effect::AlignSequences(_) => {}
+                Effect::ReleaseApply(_) | Effect::FreeCommits(_) => {}
                 Effect::WaitForPeer { node, wait } => self.told_to_wait(node, wait),
             }
         }
         let view = self.cluster.view();
+        let older = view.nodes.iter().any(|node| node.alarm.is_some());
+        self.check(!older, "a master that lost nothing is called an older copy");
         let active = view.node(view.active).state;
         self.check(
             !view.serving || active.serves(),

@@ -68,9 +68,26 @@ impl ClusterView {
 }
 
 impl Node {
-    fn alarm_of_stranger(&self) -> String {
-        let cause = self.cause.as_deref().unwrap_or_default();
-        format!("{}: {cause}. Nothing is read or changed there", self.why)
+    /// What a person has to see to: a server that is not this master, or not any more what it was.
+    fn alarm(&self, id: NodeId) -> Option<String> {
+        if self.stranger {
+            let cause = self.cause.as_deref().unwrap_or_default();
+            return Some(format!(
+                "{}: {cause}. Nothing is read or changed there",
+                self.why
+            ));
+        }
+        let older = self.past.older.as_ref()?;
+        let then = match self.past.forced {
+            true => "it may serve because a person forced it".to_string(),
+            false => format!(
+                "it does not serve; rebuild it from {} with `imdb-ha rejoin {id}`",
+                id.peer()
+            ),
+        };
+        Some(format!(
+            "an older copy of {id} answers ({older}), so what it had acknowledged since is missing there: {then}"
+        ))
     }
 }
 
@@ -104,7 +121,7 @@ impl Cluster {
             },
             heard_ms: node.heard_ms,
             facts: node.facts.as_ref().map(|(facts, _)| facts.clone()),
-            alarm: node.stranger.then(|| node.alarm_of_stranger()),
+            alarm: node.alarm(id),
         }
     }
 }

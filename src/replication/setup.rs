@@ -285,12 +285,14 @@ fn make_roles(
     node: NodeId,
     done: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    done.extend(make_role(reach, config, node, ROLE, "")?);
+    let mut did = make_role(reach, config, node, ROLE, "")?;
     let link = link_role(config);
     if link != ROLE {
         let of_members = format!(" IN ROLE {ROLE}");
-        done.extend(make_role(reach, config, node, &link, &of_members)?);
+        // What was done for the one was done for the other; one line says it.
+        did = did.or(make_role(reach, config, node, &link, &of_members)?);
     }
+    done.extend(did);
     Ok(())
 }
 

@@ -20,8 +20,22 @@ pub struct NodeReplication {
     pub out: WayOut,
     #[serde(rename = "in")]
     pub way_in: WayIn,
+    /// What it remembers of both masters, by which an older copy of one is known.
+    #[serde(skip)]
+    pub memory: Memory,
     /// Conflicts in its log, which keeps the newest 10,000; none without a log.
     pub conflicts: Option<i64>,
+}
+
+/// What a master remembers of both. Nothing is known of one that an earlier version has set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// How far it has applied its peer's WAL, as a position of the peer.
+    pub applied_lsn: Option<u64>,
+    /// How often it has begun to serve.
+    pub starts: Option<u64>,
+    /// How often its peer has, as far as it was told.
+    pub peer_starts: Option<u64>,
 }
 
 /// The slot on this master, and the walsender that reads from it for the peer.
@@ -106,14 +120,33 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         true => count_conflicts(client).ok(),
         false => None,
     };
+    let memory = match row.try_get("remembers")? {
+        true => remember(client, node).unwrap_or_default(),
+        false => Memory::default(),
+    };
     let wal_lsn = position(&row, "wal_lsn")?.unwrap_or(0);
     Ok(NodeReplication {
+        memory,
         said: identity::said(&row)?,
         wal_lsn,
         publication: row.try_get("publication")?,
         out: way_out(&row, node, wal_lsn)?,
         way_in: way_in(&row, node)?,
         conflicts,
+    })
+}
+
+/// Reads what a master remembers.
+///
+/// # Errors
+/// Those of the driver.
+pub fn remember(client: &mut Client, node: NodeId) -> Result<Memory, postgres::Error> {
+    let sql = "SELECT aplicado, propios, del_otro FROM imdb_ha.memoria($1)";
+    let row = client.query_one(sql, &[&node.subscription()])?;
+    Ok(Memory {
+        applied_lsn: position(&row, "aplicado")?,
+        starts: position(&row, "propios")?,
+        peer_starts: position(&row, "del_otro")?,
     })
 }
 
@@ -229,7 +262,8 @@ impl NodeReplication {
     /// What a person has to look at, in words.
     pub fn alarms(&self) -> Vec<String> {
         let stopped = self.way_in.stopped.iter().cloned();
-        stopped.chain(self.slot_alarm()).collect()
+        let ahead = self.slot_ahead().into_iter();
+        stopped.chain(self.slot_alarm()).chain(ahead).collect()
     }
 
     /// The part on which the cluster's decisions rest.
@@ -246,6 +280,10 @@ impl NodeReplication {
             peer_synchronous: self.out.sync_state.as_deref() == Some("sync"),
             checkpointer_hears: self.out.checkpointer_hears,
             longest_wait_ms: self.out.longest_wait_ms,
+            applied_lsn: self.memory.applied_lsn,
+            starts: self.memory.starts,
+            peer_starts: self.memory.peer_starts,
+            written: self.said.record.as_ref().map_or(0, |record| record.written),
         }
     }
 
@@ -277,6 +315,20 @@ impl NodeReplication {
             )),
             _ => None,
         }
+    }
+
+    /// A slot can only confirm what was written. One that is beyond the end of the WAL was moved by somebody who reads another server's, or is of
+    /// a time that this server has lost.
+    fn slot_ahead(&self) -> Option<String> {
+        let (out, peer) = (&self.out, self.out.of.peer());
+        let ahead = out.confirmed_lsn? > self.wal_lsn;
+        ahead.then(|| {
+            format!(
+                "slot {} has confirmed more than this server has written, so changes are not sent to {peer}: another server has read from it, \
+                 or this one has lost its newest WAL; compare the masters and run `imdb-ha rejoin` for the one that is behind",
+                out.slot
+            )
+        })
     }
 
     fn lost(&self) -> String {
@@ -332,6 +384,7 @@ mod tests {
                 database: String::new(),
                 record: None,
             },
+            memory: Memory::default(),
             conflicts: None,
             wal_lsn: 0,
             publication: true,

@@ -123,7 +123,12 @@ impl Rejoin<'_> {
         let way_in = look(&self.reach, self.way_in())?;
         let way_out = look(&self.reach, self.way_out())?;
         let tables = tables::shared(&self.reach, survivor, node)?;
-        let condition = judge::judge(node, &way_in, &way_out);
+        let condition = match judge::judge(node, &way_in, &way_out) {
+            Condition::Whole(why) => self
+                .is_older()?
+                .map_or(Condition::Whole(why), Condition::Broken),
+            condition => condition,
+        };
         if condition != Condition::AlmostDone {
             self.refuse_loss(&condition, &tables)?;
             self.rebuild(&found, &way_in, &way_out, &tables)?;
@@ -244,7 +249,6 @@ impl Rejoin<'_> {
         // From here on the master is unfit to serve, whoever asks.
         let mark = format!("COMMENT ON SCHEMA imdb_ha IS {}", literal(MARK));
         self.unsubscribe(self.way_in(), way_in.subscription.is_some(), mark)?;
-        say(&servers.write_down(&self.reach, self.config, survivor)?);
         self.refuse_active()?;
         self.drop_slots(survivor)?;
         // The survivor must have stopped listening before anything is cleared, or it would take the
@@ -256,6 +260,9 @@ impl Rejoin<'_> {
         )?;
         self.drop_slots(node)?;
         self.clear(tables)?;
+        // Only now: what the survivor has applied belongs to the subscription that is gone, and would make an older copy of the new master.
+        self.begin_counts_anew()?;
+        say(&servers.write_down(&self.reach, self.config, survivor)?);
         self.subscribe(self.way_out(), Step::Create { create_slot: true })?;
         self.subscribe(self.way_in(), Step::CreateWithRows)?;
         copying::wait(&self.reach, node, tables, &mut Progress::new().show())
