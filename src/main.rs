@@ -86,6 +86,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         _ if named => Config::check(&values)?,
         _ => local::adopted(&values)?,
     };
+    let asks_masters = matches!(
+        cli.command,
+        Subcommands::Backup(_)
+            | Subcommands::Load { .. }
+            | Subcommands::Compare(_)
+            | Subcommands::Conflicts { .. }
+    );
+    if asks_masters {
+        // Once and both at a time, rather than within the first connection to one of them, which has less patience.
+        config.roster.ask_all(&config);
+    }
     match cli.command {
         Subcommands::Serve => serve::run(config),
         Subcommands::Health => Ok(health::report(&config)),

@@ -26,6 +26,10 @@ impl Roster {
 
     /// Asks both masters, and returns what is known of them then, as far as it is a whole record.
     pub fn ask_all(&self, config: &Config) -> Option<Record> {
+        let known = self.known().record();
+        if known.is_some() {
+            return known;
+        }
         let asked = NodeId::BOTH.map(|node| {
             let settings = master_settings(config, node, limits::WHO_ASK).ok()?;
             let (reply, answer) = crossbeam_channel::bounded(1);
