@@ -99,13 +99,6 @@ pub const POOL_SIZE: u64 = 8;
 /// TCP connect to a master. The kernel of a frozen server still accepts, so this alone bounds nothing.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// How long the first connection of a process to a master waits for what the other master says of itself: longer than connecting may take.
-/// It is asked once, and a frozen one must not keep its peer from serving.
-pub const WHO_ASK: Duration = Duration::from_millis(1_200);
-
-/// Length of a cluster's id. One that is drawn has 36; with `replicator_` before it PostgreSQL takes a name of 63 bytes at the most.
-pub const CLUSTER_ID_MAX: usize = 48;
-
 /// A master whose machine has acknowledged nothing of what was sent for so long is gone.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
