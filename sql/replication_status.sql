@@ -1,6 +1,11 @@
 -- What one master knows of the replication, as one row; see src/replication/status.rs.
 -- $1: the name of its subscription, $2: the name of the slot from which its peer reads.
 SELECT
+    -- Who it is, as in sql/identity.sql.
+    (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system,
+    (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint AS started,
+    pg_catalog.current_database()::text AS database,
+    pg_catalog.obj_description(pg_catalog.to_regprocedure('imdb_ha.este_nodo()')::oid, 'pg_proc') AS record,
     (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::bigint AS wal_lsn,
     EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'pub_imdb') AS publication,
     -- The way out: the slot, and the walsender that reads from it for the peer.
@@ -49,7 +54,8 @@ SELECT
     subscription.oid::bigint AS subid,
     -- Not on a server that has not been set up, nor on one set up by an earlier version.
     coalesce(has_table_privilege(to_regclass('imdb_ha.conflictos'), 'SELECT'), false) AS conflict_log,
-    coalesce(has_table_privilege(to_regclass('imdb_ha.mandato'), 'SELECT'), false) AS mandate_log
+    coalesce(has_table_privilege(to_regclass('imdb_ha.mandato'), 'SELECT'), false) AS mandate_log,
+    coalesce(has_function_privilege(to_regprocedure('imdb_ha.memoria(text)'), 'EXECUTE'), false) AS remembers
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN pg_catalog.pg_replication_slots AS slot ON slot.slot_name = $2
 LEFT JOIN pg_catalog.pg_stat_replication AS sender ON sender.pid = slot.active_pid

@@ -201,3 +201,39 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
         END
     WHERE t.tgenabled::text IS DISTINCT FROM d.modo
 $$;
+
+-- How often each master has begun to serve: this one by its own count, its peer by what it was told of it. A master whose own count is
+-- below what its peer knows of it is an older copy of itself. Local, never replicated.
+CREATE TABLE IF NOT EXISTS imdb_ha.arranques (
+    nodo smallint PRIMARY KEY,
+    numero bigint NOT NULL
+);
+INSERT INTO imdb_ha.arranques (nodo, numero) VALUES (1, 0), (2, 0) ON CONFLICT DO NOTHING;
+
+-- Counts that this master begins to serve.
+CREATE OR REPLACE FUNCTION imdb_ha.contar_arranque() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = ''
+AS 'UPDATE imdb_ha.arranques SET numero = numero + 1 WHERE nodo = imdb_ha.este_nodo()';
+
+-- Keeps how often the peer has begun to serve.
+CREATE OR REPLACE FUNCTION imdb_ha.anotar_arranques(del_otro bigint) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = ''
+AS 'UPDATE imdb_ha.arranques SET numero = del_otro WHERE nodo <> imdb_ha.este_nodo() AND numero < del_otro';
+
+-- What this master remembers of both: how far it has applied its peer's WAL (nothing without a subscription), and both counts.
+CREATE OR REPLACE FUNCTION imdb_ha.memoria(suscripcion text, OUT aplicado bigint, OUT propios bigint, OUT del_otro bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+AS $$
+    SELECT
+        (
+            SELECT (o.remote_lsn - '0/0')::bigint
+            FROM pg_catalog.pg_subscription AS s
+            JOIN pg_catalog.pg_database AS d ON d.oid = s.subdbid AND d.datname = pg_catalog.current_database()
+            JOIN pg_catalog.pg_replication_origin_status AS o ON o.external_id = 'pg_' || s.oid
+            WHERE s.subname = suscripcion
+        ),
+        (SELECT numero FROM imdb_ha.arranques WHERE nodo = imdb_ha.este_nodo()),
+        (SELECT numero FROM imdb_ha.arranques WHERE nodo <> imdb_ha.este_nodo())
+$$;
+REVOKE ALL ON FUNCTION imdb_ha.contar_arranque(), imdb_ha.anotar_arranques(bigint), imdb_ha.memoria(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION imdb_ha.contar_arranque(), imdb_ha.anotar_arranques(bigint), imdb_ha.memoria(text) TO pg_monitor;

@@ -67,8 +67,7 @@ impl Conflicts {
     /// When the sessions cannot be started.
     pub fn start(config: &Config, size: u32) -> anyhow::Result<Conflicts> {
         let open = |node: NodeId| -> anyhow::Result<Sessions> {
-            let settings =
-                pg::connection_settings(config.master(node), limits::CONFLICTS_PATIENCE)?;
+            let settings = pg::master_settings(config, node, limits::CONFLICTS_PATIENCE)?;
             Ok(Sessions::start(node, settings, size)?)
         };
         let sessions = [open(NodeId::Master1)?, open(NodeId::Master2)?];

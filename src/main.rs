@@ -89,6 +89,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         _ if named => Config::check(&values)?,
         _ => local::adopted(&values)?,
     };
+    ask_who_they_are(&cli.command, &config);
     match cli.command {
         Subcommands::Serve => serve::run(config),
         Subcommands::Health { strict } => Ok(health::report(&config, strict)),
@@ -133,6 +134,21 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Compare(wanted) => replication::compare::report(&config, &wanted),
         Subcommands::Conflicts { json, limit } => conflicts::report(&config, limit as usize, json),
         Subcommands::Completions { .. } | Subcommands::Table { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Asks both masters who they are, for a command that needs them: once and both at a time, rather than within the first connection to one of
+/// them, which has less patience.
+fn ask_who_they_are(command: &Subcommands, config: &Config) {
+    let needs_them = matches!(
+        command,
+        Subcommands::Backup(_)
+            | Subcommands::Load { .. }
+            | Subcommands::Compare(_)
+            | Subcommands::Conflicts { .. }
+    );
+    if needs_them {
+        config.roster.ask_all(config);
     }
 }
 

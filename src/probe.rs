@@ -2,8 +2,10 @@
 //! long as its master is frozen: the supervisor counts the silence, not the probe.
 
 use crate::board::Board;
+use crate::cluster::identity::Verdict;
 use crate::cluster::{Event, NodeId};
 use crate::limits;
+use crate::pg::identity::Roster;
 use crate::pg::{ConnectError, Settings, explain};
 use crate::quiet;
 use crate::replication::apply::ApplyWatch;
@@ -29,6 +31,7 @@ pub fn wake_up() -> (Sender<()>, Receiver<()>) {
 pub fn start(
     node: NodeId,
     settings: Settings,
+    roster: Arc<Roster>,
     interval: Duration,
     wake: Receiver<()>,
     board: Arc<Board>,
@@ -40,7 +43,7 @@ pub fn start(
         let mut upkeep = Upkeep::default();
         loop {
             let asked_ms = board.now_ms();
-            let heard = ask(node, &settings, &mut client);
+            let heard = ask(node, &settings, &roster, &mut client);
             let (event, details) = match heard {
                 Ok(mut seen) => {
                     let facts = seen.facts();
@@ -57,6 +60,7 @@ pub fn start(
                     (None, Some(seen))
                 }
                 Err(Silent::Refused(cause)) => (Some(Event::Refused { node, cause }), None),
+                Err(Silent::Stranger(cause)) => (Some(Event::Stranger { node, cause }), None),
                 Err(Silent::Unclear(cause)) => (Some(Event::Unanswered { node, cause }), None),
             };
             if let Some(seen) = &details {
@@ -162,6 +166,8 @@ impl Upkeep {
 enum Silent {
     /// A fresh connection was refused or answered with an error: proof.
     Refused(String),
+    /// Another server answered.
+    Stranger(String),
     /// Nothing that proves anything; the silence counts.
     Unclear(String),
 }
@@ -174,10 +180,15 @@ const FRESH_TRIES: usize = 3;
 fn ask(
     node: NodeId,
     settings: &Settings,
+    roster: &Roster,
     kept: &mut Option<Client>,
 ) -> Result<NodeReplication, Silent> {
     if let Some(mut client) = kept.take() {
         if let Ok(seen) = status::read(&mut client, node) {
+            // A set-up or a rejoin may have said meanwhile which servers the masters are now.
+            if let Verdict::Stranger(why) = roster.judge(node, &seen.said) {
+                return Err(Silent::Stranger(why));
+            }
             *kept = Some(client);
             return Ok(seen);
         }
@@ -206,6 +217,9 @@ fn is_broken(error: &postgres::Error) -> bool {
 }
 
 fn judge(doing: &str, error: &ConnectError) -> Silent {
+    if let Some(why) = error.stranger() {
+        return Silent::Stranger(why.to_string());
+    }
     let cause = format!("{doing}: {error}");
     match error.is_refusal() {
         true => Silent::Refused(cause),

@@ -147,7 +147,7 @@ fn start(config: &Arc<Config>) -> anyhow::Result<(App, lease::Lease)> {
     let (supervisor, inbox) = supervisor::channel();
     let statement_timeout = Duration::from_millis(limits::STATEMENT_TIMEOUT_MS);
     let open = |node: NodeId| -> anyhow::Result<Sessions> {
-        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        let settings = pg::master_settings(config, node, statement_timeout)?;
         Sessions::start(node, pg::for_requests(settings), config.pool_size)
             .context("start the sessions")
     };
@@ -229,17 +229,18 @@ fn start_probes(
 ) -> anyhow::Result<()> {
     let statement_timeout = Duration::from_millis(limits::STATEMENT_TIMEOUT_MS);
     for (node, woken) in NodeId::BOTH.into_iter().zip(woken) {
-        let settings = pg::connection_settings(config.master(node), statement_timeout)?;
+        let settings = pg::master_settings(config, node, statement_timeout)?;
         probe::start(
             node,
             pg::for_probes(settings),
+            Arc::clone(&config.roster),
             config.probe_interval,
             woken,
             Arc::clone(board),
             supervisor.clone(),
         )
         .context("start a probe")?;
-        let settings = pg::connection_settings(config.master(node), limits::WAKEUP_STATEMENT)?;
+        let settings = pg::master_settings(config, node, limits::WAKEUP_STATEMENT)?;
         wakeup::start(node, pg::for_probes(settings), Arc::clone(board))
             .context("start the wake-ups")?;
     }

@@ -21,10 +21,12 @@ enum Errand {
     FreeCommits,
     AlignSequences,
     ReleaseApply,
+    CountStart,
+    NoteStarts,
 }
 
 impl Errand {
-    const COUNT: usize = 5;
+    const COUNT: usize = 7;
 
     /// What is being done, and what follows when it fails, for the log.
     fn words(self) -> (&'static str, &'static str) {
@@ -37,6 +39,11 @@ impl Errand {
                 "align the sequences",
                 "an insert that draws a taken id draws another",
             ),
+            Errand::CountStart => (
+                "count the start",
+                "an older copy of it may not be told from it",
+            ),
+            Errand::NoteStarts => ("note how often the peer has begun to serve", AGAIN),
             Errand::ReleaseApply => (
                 "look after the apply worker",
                 "PostgreSQL ends it after wal_receiver_timeout",
@@ -202,6 +209,22 @@ impl Standby {
         self.submit(node, Errand::AlignSequences, |session| {
             let aligned = session.query(include_str!("../sql/align_sequences.sql"), &[]);
             aligned.map(drop)
+        });
+    }
+
+    /// Counts on a master that it begins to serve. By that an older copy of it is known later on.
+    pub fn count_start(&self, node: NodeId) {
+        self.submit(node, Errand::CountStart, |session| {
+            let counted = session.query("SELECT imdb_ha.contar_arranque()", &[]);
+            counted.map(drop)
+        });
+    }
+
+    /// Tells a master how often its peer has begun to serve.
+    pub fn note_starts(&self, node: NodeId, starts: u64) {
+        self.submit(node, Errand::NoteStarts, move |session| {
+            let noted = session.query("SELECT imdb_ha.anotar_arranques($1)", &[&(starts as i64)]);
+            noted.map(drop)
         });
     }
 

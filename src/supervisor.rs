@@ -232,11 +232,13 @@ impl Loop {
                 self.hands.sessions[node.index()].begin_new_life();
                 self.hands.standby.begin_new_life(node);
                 self.hands.standby.align_sequences(node);
+                self.hands.standby.count_start(node);
             }
             Effect::TryWrite(node) => {
                 self.hands.board.ask_trial(node);
                 let _ = self.hands.probes[node.index()].try_send(());
             }
+            Effect::NoteStarts { on, starts } => self.hands.standby.note_starts(on, starts),
             Effect::ApplyStrictly { node, strict } => self.hands.standby.apply(node, strict),
             Effect::FreeCommits(node) => self.hands.standby.free_commits(node),
             Effect::ReleaseApply(node) => self.hands.standby.release_apply(node),

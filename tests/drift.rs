@@ -473,14 +473,19 @@ fn columns_of_every_kind_may_be_added_to_the_genres() {
 
     for (from, to) in [("master1", "master2"), ("master2", "master1")] {
         let (here, there) = (&mut cluster.sql(from), &mut cluster.sql(to));
+        // A name of its own each time: the row of the first time may be there still.
+        let name = format!("más largo de {from}");
         run(
             here,
-            "INSERT INTO generos (genero, nota) VALUES ('un género', 'a'); INSERT INTO generos (id_genero, genero) VALUES (910, 'se muda'); UPDATE generos SET genero = 'más largo' WHERE genero = 'un género'",
+            &format!(
+                "INSERT INTO generos (genero, nota) VALUES ('un género', 'a'); INSERT INTO generos (id_genero, genero) VALUES (910, 'se muda'); \
+                 UPDATE generos SET genero = '{name}' WHERE genero = 'un género'"
+            ),
         );
         wait_until("it is there", || {
             texts(
                 there,
-                "SELECT genero FROM generos WHERE genero = 'más largo'",
+                &format!("SELECT genero FROM generos WHERE genero = '{name}'"),
             )
             .len()
                 == 1
@@ -493,13 +498,17 @@ fn columns_of_every_kind_may_be_added_to_the_genres() {
         );
         run(
             there,
-            "DELETE FROM generos WHERE genero = 'más largo'; INSERT INTO generos (id_genero, genero) VALUES (900, 'de allá')",
+            &format!(
+                "DELETE FROM generos WHERE genero = '{name}'; INSERT INTO generos (id_genero, genero) VALUES (900, 'de allá')"
+            ),
         );
         run(
             here,
-            "UPDATE generos SET nota = 'b' WHERE genero = 'más largo'; INSERT INTO generos (id_genero, genero) VALUES (900, 'de aquí'); \
-             INSERT INTO generos (id_genero, genero) VALUES (901, 'breve'); DELETE FROM generos WHERE id_genero = 901; \
-             UPDATE generos SET id_genero = 902 WHERE id_genero = 910",
+            &format!(
+                "UPDATE generos SET nota = 'b' WHERE genero = '{name}'; INSERT INTO generos (id_genero, genero) VALUES (900, 'de aquí'); \
+                 INSERT INTO generos (id_genero, genero) VALUES (901, 'breve'); DELETE FROM generos WHERE id_genero = 901; \
+                 UPDATE generos SET id_genero = 902 WHERE id_genero = 910"
+            ),
         );
         run(here, &format!("ALTER SUBSCRIPTION sub_from_{to} ENABLE"));
         run(there, &format!("ALTER SUBSCRIPTION sub_from_{from} ENABLE"));

@@ -103,11 +103,10 @@ fn a_master_that_refuses_writes_does_not_serve() {
         (409, "target_unfit"),
         "{refused:?}"
     );
-    assert!(
-        cluster
-            .said()
-            .contains("ALARM: master1: it answers and refuses writes")
-    );
+    wait_until("the log says so", || {
+        let said = cluster.said();
+        said.contains("ALARM: master1: it answers and refuses writes")
+    });
 
     // Both refuse: nobody is helped by a move.
     read_only(&cluster, "master2", true);

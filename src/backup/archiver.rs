@@ -32,7 +32,7 @@ impl Archivers {
     pub fn new(config: &Config) -> anyhow::Result<Archivers> {
         let patience = Duration::from_millis(limits::STATEMENT_TIMEOUT_MS);
         let open = |node: NodeId| -> anyhow::Result<Sessions> {
-            let settings = pg::connection_settings(config.master(node), patience)?;
+            let settings = pg::master_settings(config, node, patience)?;
             Ok(Sessions::start(node, pg::without_waiting(settings), 1)?)
         };
         Ok(Archivers {

@@ -31,7 +31,7 @@ pub fn report(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
-    let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?;
+    let settings = pg::master_settings(config, node, limits::SETUP_CALL)?;
     let sessions = Sessions::start_patient(node, settings)?;
     // For all of them, so that the API tries none in between.
     let _claim = place.claim_when_free(node, "make a cycle of backups of", &mut say)?;

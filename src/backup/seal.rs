@@ -36,7 +36,7 @@ type Table = (String, String);
 /// Why there is no seal; the backup is there all the same.
 pub fn seal(place: &Place, config: &Config, node: NodeId, label: &str) -> Result<Seal, Failure> {
     let fail = |class, cause: String| Failure::new(class, node, DOING, cause);
-    let settings = pg::connection_settings(config.master(node), limits::SEAL_SUM)
+    let settings = pg::master_settings(config, node, limits::SEAL_SUM)
         .map_err(|error| fail(Class::Other, error.to_string()))?;
     let sessions = Sessions::start(node, pg::without_waiting(settings), 2)
         .map_err(|error| fail(Class::Other, format!("start a thread: {error}")))?;

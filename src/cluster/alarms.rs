@@ -62,6 +62,11 @@ impl ClusterView {
         }
         for node in NodeId::BOTH {
             let seen = self.node(node);
+            // Who answers in its place, or what it has become, is its own alarm, and at once.
+            if let Some(alarm) = &seen.alarm {
+                alarms.push(format!("{node}: {alarm}"));
+                continue;
+            }
             match seen.state {
                 NodeState::Unfit => alarms.push(self.unfit_alarm(node)),
                 NodeState::Down if lasts(seen.since_ms) && !self.is_planned(node) => {

@@ -598,11 +598,15 @@ mod tests {
             ..well()
         };
         assert!(behind.peer_lag_bytes() < Some(settings().wait_lag_max_bytes));
+        let caught_up = Facts {
+            peer_confirmed_lsn: Some(2_900),
+            ..behind.clone()
+        };
         let mut told = Vec::new();
         for (node, facts) in [
             (Master1, behind),
             (Master2, strict(well())),
-            (Master1, well()),
+            (Master1, caught_up),
             (Master2, well()),
         ] {
             table.now += 100;

@@ -1,8 +1,46 @@
-//! What follows from what is heard of a master, and from what is not: silence, a missing link, having caught up.
+//! What follows from what a probe heard of a master, from what it met instead, and from silence.
 
-use super::{Barrier, Cluster, Effect, Link, NodeId, NodeState, Signal};
+use super::{Barrier, Cluster, Effect, Facts, Link, NodeId, NodeState, Signal};
 
 impl Cluster {
+    /// Takes in an answer: the facts, and the barrier that the peer may be waiting for.
+    pub(super) fn hear(
+        &mut self,
+        now: u64,
+        id: NodeId,
+        facts: Facts,
+        asked: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        let wal_lsn = facts.wal_lsn;
+        let node = &mut self.nodes[id.index()];
+        node.heard_ms = now;
+        node.met = None;
+        // A late answer is a sign of life, and old news.
+        let was = node.facts.as_ref();
+        if was.is_none_or(|(_, newest)| asked >= *newest) {
+            // A master that has been joined anew has a peer that may have been taken back since: the end of its WAL that was
+            // noted then might never come.
+            let joins = was.is_some_and(|(was, _)| was.link != Link::Ready);
+            if joins && facts.link == Link::Ready && node.state == NodeState::CatchingUp {
+                node.barrier = Barrier::WantedSince(now);
+            }
+            node.facts = Some((facts, asked));
+        }
+        let peer = &mut self.nodes[id.peer().index()];
+        // It can be compared with what was just heard only when it answers anew.
+        if peer.state == NodeState::CatchingUp && !peer.past.checked && peer.facts.is_some() {
+            out.push(Effect::ProbeNow(id.peer()));
+        }
+        match peer.barrier {
+            Barrier::WantedSince(since) if asked > since => peer.barrier = Barrier::At(wal_lsn),
+            // Within one millisecond the question may have come first.
+            Barrier::WantedSince(since) if asked == since => out.push(Effect::ProbeNow(id)),
+            _ => {}
+        }
+        self.signal(now, id, Signal::Answered, None, out);
+    }
+
     /// Keeps what a probe met instead of an answer. Of a master that is down it is the reason that holds now: one that was shut
     /// down may meanwhile refuse a password.
     pub(super) fn meet(&mut self, id: NodeId, cause: &str) {
@@ -29,37 +67,6 @@ impl Cluster {
                 self.signal(now, id, Signal::Silence, cause, out);
             } else {
                 self.signal(now, id, Signal::Doubt, cause, out);
-            }
-        }
-    }
-
-    /// Whether the master that does not serve still takes what its peer sends. One that is being rebuilt
-    /// does not, and must not be failed over to.
-    pub(super) fn judge_link(&mut self, now: u64, out: &mut Vec<Effect>) {
-        for id in NodeId::BOTH {
-            let unlinked = self
-                .facts(id)
-                .is_some_and(|facts| facts.link != Link::Ready);
-            if unlinked && id != self.active {
-                self.signal(now, id, Signal::Unlinked, None, out);
-            }
-        }
-    }
-
-    /// Whether a master that catches up has everything now.
-    pub(super) fn judge_current(&mut self, now: u64, out: &mut Vec<Effect>) {
-        for id in NodeId::BOTH {
-            let Barrier::At(barrier) = self.node(id).barrier else {
-                continue;
-            };
-            let current = self.facts(id.peer()).is_some_and(|peer| {
-                peer.peer_streaming && peer.peer_confirmed_lsn.is_some_and(|lsn| lsn >= barrier)
-            });
-            let linked = self
-                .facts(id)
-                .is_some_and(|facts| facts.link == Link::Ready);
-            if current && linked {
-                self.signal(now, id, Signal::Current, None, out);
             }
         }
     }

@@ -46,13 +46,16 @@ pub const TRANSITIONS: &[Transition] = &[
     // The start: an answer shows that it lives, not that it is complete.
     row(Unknown, Answered, CatchingUp, &[Action::NoteBarrier], "it answers; whether it holds all that its peer has is being checked"),
     row(Unknown, Refused, Down, &[], "it refuses connections"),
+    row(Unknown, Stranger, Down, &[], "another server answers"),
     row(Unknown, Silence, Down, &[], "it has not answered since the start"),
     // A living master: doubt is cheap and asks again, proof and silence end it.
     row(Up, Doubt, Suspect, &[Action::ProbeNow], "its answer is late or a call on it failed; asking again"),
     row(Up, Refused, Down, &[], "it refuses connections"),
+    row(Up, Stranger, Down, &[], "another server answers"),
     row(Up, Silence, Down, &[], "it has been silent past the deadline"),
     row(Suspect, Answered, Up, &[], "it answered again before the deadline"),
     row(Suspect, Refused, Down, &[], "it refuses connections"),
+    row(Suspect, Stranger, Down, &[], "another server answers"),
     row(Suspect, Silence, Down, &[], "it has been silent past the deadline"),
     // A master that answers and takes no writes serves reads for as long as its peer can do no better.
     row(Up, WritesRefused, Unfit, &[], "it answers and refuses writes"),
@@ -64,12 +67,18 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Up, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
     row(Suspect, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
     row(Unfit, Unlinked, CatchingUp, &[Action::NoteBarrier], "it takes no changes from its peer: its subscription is missing or still copies tables"),
+    // Put back from an old copy, a snapshot or a backup: what it was told since then is gone from it.
+    row(Up, Older, CatchingUp, &[Action::NoteBarrier], "it is an older copy of itself"),
+    row(Suspect, Older, CatchingUp, &[Action::NoteBarrier], "it is an older copy of itself"),
+    row(Unfit, Older, CatchingUp, &[Action::NoteBarrier], "it is an older copy of itself"),
+    row(Unfit, Stranger, Down, &[], "another server answers"),
     // The way back leads through catching up, always.
     row(Down, Answered, CatchingUp, &[Action::NoteBarrier], "it answers again; it must hold all that its peer has before it serves"),
     row(CatchingUp, Current, Up, &[Action::AlignSequences], "it holds everything that its peer held when it came back"),
     row(CatchingUp, NobodyBetter, Up, &[Action::AlignSequences], "nobody else can serve and nobody is nearer to complete"),
     row(CatchingUp, Forced, Up, &[Action::AlignSequences], "a person wants the traffic on it although it may lack rows"),
     row(CatchingUp, Refused, Down, &[], "it refuses connections again"),
+    row(CatchingUp, Stranger, Down, &[], "another server answers"),
     row(CatchingUp, Silence, Down, &[], "it fell silent again while catching up"),
 ];
 
@@ -87,14 +96,18 @@ pub const IGNORED: &[(NodeState, Signal)] = &[
     (Down, Current),
     (Down, NobodyBetter),
     (Down, Doubt),
-    (Down, Refused), // known
+    (Down, Refused), // known, but for the reason
+    (Down, Stranger),
     (Down, Silence), // known
     (CatchingUp, Answered),
     (CatchingUp, Doubt), // it serves nobody; only proof or silence matter
     (Unknown, Unlinked), // the way up asks for a link by itself
     (Down, Unlinked),
     (CatchingUp, Unlinked),
-    (Unknown, Forced), // nobody can serve from a master that does not answer
+    (Unknown, Older), // it has not answered
+    (Down, Older),
+    (CatchingUp, Older), // it does not come up, as long as it is one
+    (Unknown, Forced),   // nobody can serve from a master that does not answer
     (Down, Forced),
     (Up, Forced), // it serves as it is
     (Suspect, Forced),

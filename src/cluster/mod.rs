@@ -3,13 +3,16 @@
 //! simulator in `sim.rs` can run ten thousand fault schedules over exactly this code.
 
 mod alarms;
+mod catching_up;
 mod durability;
 mod evidence;
 mod fitness;
 pub mod fsm;
 mod handover;
+pub mod identity;
 mod mandate;
 pub mod node;
+mod older;
 mod role;
 mod routing;
 #[cfg(test)]
@@ -27,6 +30,7 @@ use durability::Durability;
 use fitness::Fitness;
 use fsm::Action;
 use handover::Handover;
+use older::Past;
 use serde::Serialize;
 
 /// The times that the decisions depend on, in ms (and one size), set by the configuration.
@@ -82,6 +86,8 @@ pub enum Event {
     Refused { node: NodeId, cause: String },
     /// A probe brought no answer, which proves nothing by itself: what it met instead.
     Unanswered { node: NodeId, cause: String },
+    /// Another server than this master answers at its address.
+    Stranger { node: NodeId, cause: String },
     /// A worker's call failed without a verdict of the server.
     Doubted { node: NodeId, cause: String },
     /// A write of a client, or a look at the master, was refused for a reason of the server's own.
@@ -124,6 +130,11 @@ pub enum Effect {
     WaitForPeer {
         node: NodeId,
         wait: bool,
+    },
+    /// Tell a master how often its peer has begun to serve.
+    NoteStarts {
+        on: NodeId,
+        starts: u64,
     },
     /// Make the apply worker of a master wait for its disk at each transaction, or only now and then.
     ApplyStrictly {
@@ -177,12 +188,15 @@ struct Node {
     since_ms: u64,
     why: &'static str,
     cause: Option<String>,
+    /// Another server answers at its address.
+    stranger: bool,
     heard_ms: u64,
     /// What a probe met last instead of an answer; nothing once there is one.
     met: Option<String>,
     /// The newest facts, and when they were asked for; none while the master is not answering.
     facts: Option<(Facts, u64)>,
     barrier: Barrier,
+    past: Past,
 }
 
 /// The state of the cluster. One owner holds it: the supervisor, or a test.
@@ -216,10 +230,12 @@ impl Cluster {
             since_ms: now_ms,
             why: "nothing has been heard of it since the start",
             cause: None,
+            stranger: false,
             heard_ms: now_ms,
             met: None,
             facts: None,
             barrier: Barrier::WantedSince(now_ms),
+            past: Past::default(),
         };
         let durability = Durability::new(settings.durability, now_ms);
         Cluster {
@@ -264,6 +280,9 @@ impl Cluster {
             }
             Event::WriteDoubted { node } => self.doubt_writes(node),
             Event::WriteTried { node, refusal } => self.note_trial(now_ms, node, refusal),
+            Event::Stranger { node, cause } => {
+                self.signal(now_ms, node, Signal::Stranger, Some(cause), &mut out);
+            }
             Event::Doubted { node, cause } => {
                 self.signal(now_ms, node, Signal::Doubt, Some(cause), &mut out);
             }
@@ -295,6 +314,7 @@ impl Cluster {
                 }
             }
         }
+        self.judge_older(now_ms, &mut out);
         self.judge_link(now_ms, &mut out);
         self.judge_current(now_ms, &mut out);
         self.judge_nobody(now_ms, &mut out);
@@ -320,33 +340,6 @@ impl Cluster {
         self.node(node).facts.as_ref().map(|(facts, _)| facts)
     }
 
-    /// Takes in an answer: the facts, and the barrier that the peer may be waiting for.
-    fn hear(&mut self, now: u64, id: NodeId, facts: Facts, asked: u64, out: &mut Vec<Effect>) {
-        let wal_lsn = facts.wal_lsn;
-        let node = &mut self.nodes[id.index()];
-        node.heard_ms = now;
-        node.met = None;
-        // A late answer is a sign of life, and old news.
-        let was = node.facts.as_ref();
-        if was.is_none_or(|(_, newest)| asked >= *newest) {
-            // A master that has been joined anew has a peer that may have been taken back since: the end of its WAL that was
-            // noted then might never come.
-            let joins = was.is_some_and(|(was, _)| was.link != Link::Ready);
-            if joins && facts.link == Link::Ready && node.state == NodeState::CatchingUp {
-                node.barrier = Barrier::WantedSince(now);
-            }
-            node.facts = Some((facts, asked));
-        }
-        let peer = &mut self.nodes[id.peer().index()];
-        match peer.barrier {
-            Barrier::WantedSince(since) if asked > since => peer.barrier = Barrier::At(wal_lsn),
-            // Within one millisecond the question may have come first.
-            Barrier::WantedSince(since) if asked == since => out.push(Effect::ProbeNow(id)),
-            _ => {}
-        }
-        self.signal(now, id, Signal::Answered, None, out);
-    }
-
     /// Runs one row of the table, if there is one for this state and signal.
     fn signal(
         &mut self,
@@ -358,6 +351,13 @@ impl Cluster {
     ) {
         let node = &mut self.nodes[id.index()];
         let Some(row) = fsm::step(node.state, signal) else {
+            // It stays down, and why may be another matter by now.
+            if let (NodeState::Down, Signal::Refused | Signal::Stranger, Some(row)) =
+                (node.state, signal, fsm::step(NodeState::Up, signal))
+            {
+                (node.why, node.cause) = (row.why, cause);
+                node.stranger = signal == Signal::Stranger;
+            }
             return;
         };
         out.push(Effect::Record(Change {
@@ -374,6 +374,16 @@ impl Cluster {
         node.since_ms = now;
         node.why = row.why;
         node.cause = cause;
+        node.stranger = signal == Signal::Stranger;
+        // What has been away is compared anew, and a person's word holds until then.
+        match row.to {
+            NodeState::Down => node.past.forced = false,
+            NodeState::CatchingUp => node.past.checked = false,
+            _ => {}
+        }
+        if signal == Signal::Forced {
+            node.past.forced = node.past.older.is_some();
+        }
         if row.to == NodeState::Down {
             node.facts = None;
         }

@@ -136,10 +136,14 @@ pub enum Signal {
     Doubt,
     /// It refused a connection, or answered with an error: proof.
     Refused,
+    /// Another server answers at its address.
+    Stranger,
     /// It has been silent past the deadline.
     Silence,
     /// It takes nothing from its peer: it has no subscription, or one that still copies tables.
     Unlinked,
+    /// It is an older copy of itself: it lacks what it had before.
+    Older,
     /// A person wants the traffic on it, whatever it lacks.
     Forced,
     /// It has refused trial writes for a while, for a reason of its own.
@@ -150,14 +154,16 @@ pub enum Signal {
 
 impl Signal {
     #[cfg(test)]
-    pub const ALL: [Signal; 10] = [
+    pub const ALL: [Signal; 12] = [
         Signal::Answered,
         Signal::Current,
         Signal::NobodyBetter,
         Signal::Doubt,
         Signal::Refused,
+        Signal::Stranger,
         Signal::Silence,
         Signal::Unlinked,
+        Signal::Older,
         Signal::Forced,
         Signal::WritesRefused,
         Signal::WritesTaken,
@@ -171,8 +177,10 @@ impl Signal {
             Signal::NobodyBetter => "nobody-better",
             Signal::Doubt => "doubt",
             Signal::Refused => "refused",
+            Signal::Stranger => "stranger",
             Signal::Silence => "silence",
             Signal::Unlinked => "unlinked",
+            Signal::Older => "older",
             Signal::Forced => "forced",
             Signal::WritesRefused => "writes-refused",
             Signal::WritesTaken => "writes-taken",
@@ -207,6 +215,14 @@ pub struct Facts {
     /// How long the commit that has waited longest for the peer has waited, in ms; nothing when none
     /// is waiting.
     pub longest_wait_ms: Option<u64>,
+    /// How far it has applied its peer's WAL, as a position of the peer.
+    pub applied_lsn: Option<u64>,
+    /// How often it has begun to serve, by its own count.
+    pub starts: Option<u64>,
+    /// How often its peer has, as far as it was told.
+    pub peer_starts: Option<u64>,
+    /// When it was written down which servers the masters are, in ms since 1970; 0 when it was not.
+    pub written: u64,
 }
 
 /// How a master is joined to what its peer sends.

@@ -26,6 +26,7 @@
 //! 13. The traffic leaves a living master only because it refuses writes, and only for one whose newest trial write passed.
 //! 14. It does leave one that refuses them within [`USELESS_MS`], if the other is up and takes them all that time; and when all
 //!     faults have ended, both are fit again by the time of promise 9.
+//! 15. A master that has lost nothing is never called an older copy of itself.
 
 mod world;
 
@@ -75,12 +76,25 @@ impl World {
                 }
                 Effect::ProbeNow(node) => again.push(node),
                 Effect::ApplyStrictly { node, strict } => self.strict[node.index()] = strict,
-                Effect::AlignSequences(_) | Effect::ReleaseApply(_) | Effect::FreeCommits(_) => {}
+                Effect::AlignSequences(node) if self.answers(node) => {
+                    self.starts[node.index()] += 1
+                }
+                Effect::NoteStarts { on, starts } if self.answers(on) => {
+                    self.check(
+                        starts <= self.starts[on.peer().index()],
+                        "a start was noted that never was",
+                    );
+                    self.noted[on.index()] = starts;
+                }
+                Effect::NoteStarts { .. } | Effect::AlignSequences(_) => {}
+                Effect::ReleaseApply(_) | Effect::FreeCommits(_) => {}
                 Effect::TryWrite(node) => self.try_write(node),
                 Effect::WaitForPeer { node, wait } => self.told_to_wait(node, wait),
             }
         }
         let view = self.cluster.view();
+        let older = view.nodes.iter().any(|node| node.alarm.is_some());
+        self.check(!older, "a master that lost nothing is called an older copy");
         let active = view.node(view.active).state;
         self.check(
             !view.serving || active.serves(),

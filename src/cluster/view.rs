@@ -1,6 +1,6 @@
 //! What everyone but its owner sees of the cluster.
 
-use super::{Barrier, Cluster, DurabilityView, Facts, Level, Link, NodeId, NodeState, Role};
+use super::{Cluster, DurabilityView, Facts, Level, Node, NodeId, NodeState, Role};
 
 /// An immutable picture of the cluster, for everyone who is not its owner. Times are in ms since
 /// the start of the program.
@@ -35,6 +35,8 @@ pub struct NodeView {
     pub reason: String,
     pub heard_ms: u64,
     pub facts: Option<Facts>,
+    /// What a person has to see to.
+    pub alarm: Option<String>,
 }
 
 impl ClusterView {
@@ -98,6 +100,30 @@ impl ClusterView {
     }
 }
 
+impl Node {
+    /// What a person has to see to: a server that is not this master, or not any more what it was.
+    fn alarm(&self, id: NodeId) -> Option<String> {
+        if self.stranger {
+            let cause = self.cause.as_deref().unwrap_or_default();
+            return Some(format!(
+                "{}: {cause}. Nothing is read or changed there",
+                self.why
+            ));
+        }
+        let older = self.past.older.as_ref()?;
+        let then = match self.past.forced {
+            true => "it may serve because a person forced it".to_string(),
+            false => format!(
+                "it does not serve; rebuild it from {} with `imdb-ha rejoin {id}`",
+                id.peer()
+            ),
+        };
+        Some(format!(
+            "an older copy of {id} answers ({older}), so what it had acknowledged since is missing there: {then}"
+        ))
+    }
+}
+
 impl Cluster {
     /// A picture of now.
     pub fn view(&self) -> ClusterView {
@@ -135,37 +161,7 @@ impl Cluster {
             },
             heard_ms: node.heard_ms,
             facts: node.facts.as_ref().map(|(facts, _)| facts.clone()),
-        }
-    }
-
-    /// What a master that catches up still lacks, in words.
-    pub(super) fn missing_to_current(&self, id: NodeId) -> String {
-        let peer = id.peer();
-        match self.facts(id).map(|facts| facts.link) {
-            Some(Link::Copying) => return format!("it is copying the rows of {peer}"),
-            Some(Link::Missing) => {
-                return format!(
-                    "it has no subscription to {peer}; run `imdb-ha replication setup`, or \
-                     `imdb-ha rejoin {id}` if it has lost its data"
-                );
-            }
-            _ => {}
-        }
-        let Some(facts) = self.facts(peer) else {
-            return format!("{peer} does not answer, so nobody can tell what is missing");
-        };
-        match (facts.peer_confirmed_lsn, self.node(id).barrier) {
-            (None, _) => format!(
-                "{peer} has no slot {}; run `imdb-ha replication setup`",
-                peer.slot()
-            ),
-            _ if !facts.peer_streaming => format!("{peer} is not streaming to it yet"),
-            (Some(confirmed), Barrier::At(barrier)) => {
-                format!("{} bytes to go", barrier.saturating_sub(confirmed))
-            }
-            (Some(_), Barrier::WantedSince(_)) => {
-                format!("waiting for {peer} to say where it stands")
-            }
+            alarm: node.alarm(id),
         }
     }
 }

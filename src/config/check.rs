@@ -72,6 +72,22 @@ impl<'a> Check<'a> {
         self.values.get(name).cloned()
     }
 
+    /// The id of the cluster, if one was named.
+    pub(super) fn cluster_id(&mut self) -> Option<String> {
+        let id = self.optional("CLUSTER_ID")?;
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if id.len() > limits::CLUSTER_ID_MAX || !id.bytes().all(fits) {
+            self.complain(
+                "CLUSTER_ID",
+                format!(
+                    "must be letters, digits and hyphens, {} at the most",
+                    limits::CLUSTER_ID_MAX
+                ),
+            );
+        }
+        Some(id)
+    }
+
     pub(super) fn text(&self, name: &'static str) -> String {
         self.optional(name)
             .unwrap_or_else(|| variable(name).default.to_string())

@@ -15,9 +15,11 @@ pub use variables::{VARIABLES, as_markdown, flag_of};
 
 use crate::cluster::{Mode, NodeId};
 use crate::limits;
+use crate::pg::identity::Roster;
 use check::{Check, POSTGRES};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Whether ids are drawn from the sequence.
@@ -42,6 +44,8 @@ pub const MANUALS_PASSWORDS: (&str, &str) = ("root", "repl_pass");
 #[derive(Clone, Debug)]
 pub struct Config {
     pub masters: [SecretUrl; 2],
+    /// Who the masters are, as far as this process knows by now. Its copies know the same.
+    pub roster: Arc<Roster>,
     pub redis_url: SecretUrl,
     pub port: u16,
     pub bind: IpAddr,
@@ -149,7 +153,9 @@ impl Config {
         check.two_masters(&masters);
         let redis_url = check.url("REDIS_URL", &["redis", "rediss"]);
         let peers = NodeId::BOTH.map(|node| check.peer_address(node, &masters[node.index()]));
+        let cluster_id = check.cluster_id();
         let config = Config {
+            roster: Arc::new(Roster::new(cluster_id)),
             redis_url,
             port: check.number("PORT", 1, 65_535) as u16,
             bind: check.parsed("BIND", AN_ADDRESS),

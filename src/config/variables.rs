@@ -37,6 +37,7 @@ const fn secret(name: &'static str, default: &'static str, about: &'static str) 
 pub const VARIABLES: &[Variable] = &[
     secret("MASTER1_URL", "postgresql://root:root@127.0.0.1:5432/bases2-db", "the primary master"),
     secret("MASTER2_URL", "postgresql://root:root@127.0.0.1:5433/bases2-db", "the secondary master"),
+    open("CLUSTER_ID", "", "which cluster the masters must belong to, as `GET /health` shows it; by default what both of them say. The local cluster has its own"),
     secret("REDIS_URL", "redis://127.0.0.1:6379", "where the history and the lease are kept"),
     open("PORT", "5000", "port of the API"),
     open("BIND", "127.0.0.1", "address that the API listens on"),

@@ -107,6 +107,7 @@ pub fn health(app: &App, req: &Req) -> Handled {
             "state": seen.state,
             "writes": if writes { "ok" } else { "refused" },
             "reason": (!writes).then_some(&seen.reason),
+            "cluster": app.config.roster.cluster(),
             "alarms": alarms(app),
             "durability": durability.level,
             "durability_since": at(now_ms, durability.since_ms),
@@ -116,6 +117,8 @@ pub fn health(app: &App, req: &Req) -> Handled {
     }
     let mut problem = Problem::from(msg::UNHEALTHY).because(view.outage_reason());
     problem.fields.push(("active_node", json!(view.active)));
+    let cluster = app.config.roster.cluster();
+    problem.fields.push(("cluster", json!(cluster)));
     Err(problem)
 }
 
@@ -145,6 +148,7 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "ok": view.takes_writes(),
         "version": env!("CARGO_PKG_VERSION"),
         "started": at(now_ms, 0),
+        "cluster": app.config.roster.cluster(),
         "active_node": view.active,
         "serving": view.serving,
         "since": at(now_ms, view.route_since_ms),
@@ -183,11 +187,11 @@ pub(super) fn alarms(app: &App) -> Vec<String> {
         alarms.unwrap_or_default().into_iter().map(named)
     };
     let of_nodes = NodeId::BOTH.into_iter().flat_map(of_node);
+    let view = app.board.look().0;
     let of_backups = app.backups.alarms().into_iter();
     let of_backups = of_backups.map(|alarm| format!("{}: {}", alarm.node, alarm.text));
-    let view = app.board.look().0;
-    let of_cluster = view.alarms(app.board.now_ms(), limits::ALARM_AFTER_MS);
-    of_cluster
+    let of_view = view.alarms(app.board.now_ms(), limits::ALARM_AFTER_MS);
+    of_view
         .into_iter()
         .chain(of_nodes)
         .chain(app.watch.alarms())

@@ -59,3 +59,10 @@ pub const SETUP_BOTH: Duration = Duration::from_secs(300);
 
 /// It waits so long for one of them when the other was joined before and can serve.
 pub const SETUP_OTHER: Duration = Duration::from_secs(15);
+
+/// How long the first connection of a process to a master waits for what the other master says of itself: longer than connecting may take.
+/// It is asked once, and a frozen one must not keep its peer from serving.
+pub const WHO_ASK: Duration = Duration::from_millis(1_200);
+
+/// Length of a cluster's id. One that is drawn has 36; with `replicator_` before it PostgreSQL takes a name of 63 bytes at the most.
+pub const CLUSTER_ID_MAX: usize = 48;

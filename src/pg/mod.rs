@@ -1,5 +1,6 @@
 //! Access to PostgreSQL: connections with bounds, and calls that their caller can give up on.
 
+pub mod identity;
 mod pool;
 mod sessions;
 mod settings;
@@ -10,8 +11,8 @@ mod verdict;
 pub use pool::Session;
 pub use sessions::{Call, CallError, Sessions};
 pub use settings::{
-    ConnectError, Settings, connection_settings, for_probes, for_requests, over_socket,
-    without_waiting,
+    ConnectError, InvalidUrl, Settings, connection_settings, for_probes, for_requests,
+    master_settings, over_socket, without_waiting,
 };
 pub use unsent::unsent;
 pub use verdict::is_of_the_server;

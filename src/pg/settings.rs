@@ -1,8 +1,10 @@
 //! How a master is reached: the settings of its connections, and the one place where they are made.
 
 use super::explain;
+use super::identity::Guard;
 use super::tls::{self, Target};
-use crate::config::SecretUrl;
+use crate::cluster::NodeId;
+use crate::config::{Config, SecretUrl};
 use crate::limits;
 use postgres::config::{Host, SslMode};
 use postgres::error::SqlState;
@@ -18,6 +20,8 @@ pub struct Settings {
     driver: postgres::Config,
     /// With it the way is encrypted, and the server proves who it is.
     tls: Option<Target>,
+    /// With it the server proves which master it is, before anything is read or changed there.
+    guard: Option<Guard>,
 }
 
 /// A connection string that leads nowhere; the text says why and holds no secret.
@@ -40,9 +44,29 @@ pub struct ConnectError {
     pub(super) code: Option<SqlState>,
     /// Whether the server was heard to refuse; a time limit proves nothing, nor does a lack on this side.
     pub(super) refused: bool,
+    /// Whether a server answered that is not the master that was meant.
+    pub(super) stranger: bool,
 }
 
+const STRANGER: &str = "another server answers: ";
+
 impl ConnectError {
+    /// What there is to say of a server that is not the master that was meant.
+    pub(super) fn of_stranger(why: &str) -> ConnectError {
+        ConnectError {
+            cause: format!("{STRANGER}{why}"),
+            code: None,
+            refused: true,
+            stranger: true,
+        }
+    }
+
+    /// Why the server that answered is not the master that was meant, if that is so.
+    pub fn stranger(&self) -> Option<&str> {
+        let why = self.cause.strip_prefix(STRANGER)?;
+        self.stranger.then_some(why)
+    }
+
     /// The server's code, if it answered with an error.
     pub fn code(&self) -> Option<&SqlState> {
         self.code.as_ref()
@@ -69,6 +93,7 @@ impl From<postgres::Error> for ConnectError {
             cause: explain(&error),
             code: error.code().cloned(),
             refused: !super::explain_any(&error).contains("timed out"),
+            stranger: false,
         }
     }
 }
@@ -96,7 +121,8 @@ pub fn connection_settings(
         Some(trust) => Some(target(&driver, trust).map_err(InvalidUrl)?),
         None => None,
     };
-    let bounds = Settings { driver, tls }
+    let guard = None;
+    let bounds = Settings { driver, tls, guard }
         .with_option(&format!(
             "statement_timeout={}",
             statement_timeout.as_millis()
@@ -104,6 +130,24 @@ pub fn connection_settings(
         .with_option(&format!("lock_timeout={}", limits::LOCK_TIMEOUT_MS));
     let idle = statement_timeout.as_millis();
     Ok(bounds.with_option(&format!("idle_in_transaction_session_timeout={idle}")))
+}
+
+/// Connection settings for one of the two masters, whose server proves on every connection that it is that master.
+///
+/// # Errors
+/// As those of [`connection_settings`].
+pub fn master_settings(
+    config: &Config,
+    node: NodeId,
+    statement_timeout: Duration,
+) -> Result<Settings, InvalidUrl> {
+    let peer = connection_settings(config.master(node.peer()), limits::WHO_ASK)?;
+    let guard = Guard::new(node, Arc::clone(&config.roster), peer);
+    let settings = connection_settings(config.master(node), statement_timeout)?;
+    Ok(Settings {
+        guard: Some(guard),
+        ..settings
+    })
 }
 
 /// Settings for a server's socket in `folder`, whose owner it trusts.
@@ -116,7 +160,7 @@ pub fn over_socket(folder: &Path, port: u16, user: &str, database: &str) -> Sett
         .dbname(database)
         .connect_timeout(limits::CONNECT_TIMEOUT)
         .application_name("imdb-ha");
-    Settings { driver, tls: None }
+    Settings::from(driver)
 }
 
 /// Whom a connection over TLS is for. The driver takes several hosts; a certificate is of one.
@@ -136,7 +180,11 @@ fn target(driver: &postgres::Config, trust: &tls::Trust) -> Result<Target, Strin
 /// Settings for a server that is reached otherwise than by a master's URL: without TLS.
 impl From<postgres::Config> for Settings {
     fn from(driver: postgres::Config) -> Settings {
-        Settings { driver, tls: None }
+        Settings {
+            driver,
+            tls: None,
+            guard: None,
+        }
     }
 }
 
@@ -170,6 +218,15 @@ impl Settings {
     /// # Errors
     /// Why there is no connection, with the whole cause.
     pub fn connect(&self) -> Result<Client, ConnectError> {
+        let mut client = self.open()?;
+        if let Some(guard) = &self.guard {
+            guard.check(&mut client)?;
+        }
+        Ok(client)
+    }
+
+    /// Connects to whatever answers.
+    fn open(&self) -> Result<Client, ConnectError> {
         let Some(target) = &self.tls else {
             return Ok(self.driver.connect(NoTls)?);
         };

@@ -7,18 +7,27 @@ use crate::config::{Config, PeerAddress};
 use crate::pg::Session;
 use anyhow::bail;
 
-/// The role with which the masters reach each other.
+/// The manual's role, which may read what is replicated.
 pub(super) const ROLE: &str = "replicator";
+
+/// The role with which the masters of a cluster reach each other: a member of [`ROLE`] with the cluster's id in its name. Another server at the
+/// address of one of them, with the same passwords and slots, has no such role, so nobody takes from its slot what its own peer needs.
+pub(super) fn link_role(config: &Config) -> String {
+    match config.roster.cluster() {
+        Some(cluster) => format!("{ROLE}_{}", cluster.to_ascii_lowercase().replace('-', "_")),
+        None => ROLE.to_string(),
+    }
+}
 
 /// How the subscriber reaches `from`, as a libpq connection string.
 pub(super) fn connection_string(config: &Config, from: NodeId) -> String {
     let PeerAddress { host, port } = &config.peer_addresses[from.index()];
     let database = config.master(from).database();
-    let port = port.to_string();
+    let (port, role) = (port.to_string(), link_role(config));
     let mut pairs = vec![
         ("host", host.as_str()),
         ("port", &port),
-        ("user", ROLE),
+        ("user", &role),
         ("password", config.replication_password.reveal()),
         ("dbname", &database),
         ("connect_timeout", "3"),

@@ -6,6 +6,7 @@ mod conninfo;
 pub mod drift;
 mod equal;
 mod fit;
+pub(crate) mod identity;
 mod migrations;
 mod password;
 mod plan;

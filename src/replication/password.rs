@@ -1,7 +1,7 @@
 //! The password of the role `replicator`: the configured one, unless that is the one in the manual and the masters have another already. The
 //! default must not come back because somebody repeats a command without REPLICATION_PASSWORD.
 
-use super::conninfo::ROLE;
+use super::conninfo::{ROLE, link_role};
 use super::plan::literal;
 use super::reach::Reach;
 use crate::cluster::NodeId;
@@ -35,7 +35,7 @@ pub(super) fn settled(reach: &Reach, config: &Config) -> anyhow::Result<Config> 
         }
     }
     for node in NodeId::BOTH {
-        if exists(reach, node)? && !may_log_in(&config, node)? {
+        if exists(reach, node, ROLE)? && !may_log_in(&config, node, ROLE)? {
             bail!(
                 "REPLICATION_PASSWORD: must be set, because role {ROLE} on {node} has another password than the manual's, \
                  and no subscription says which"
@@ -58,54 +58,75 @@ pub(super) fn warning(config: &Config) -> Option<String> {
     })
 }
 
-/// Makes the role, or gives it what it lacks.
-pub(super) fn make_role(
+/// Makes the roles, or gives them what they lack: the manual's, and the one of this cluster, its member.
+pub(super) fn make_roles(
     reach: &Reach,
     config: &Config,
     node: NodeId,
     done: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    let password = literal(config.replication_password.reveal());
-    let exists = exists(reach, node)?;
-    if exists && is_able(reach, node)? && may_log_in(config, node)? {
-        return Ok(());
+    let mut did = make_role(reach, config, node, ROLE, "")?;
+    let link = link_role(config);
+    if link != ROLE {
+        let of_members = format!(" IN ROLE {ROLE}");
+        // What was done for the one was done for the other; one line says it.
+        did = did.or(make_role(reach, config, node, &link, &of_members)?);
     }
-    reach.run(node, "make the role", move |session| {
-        let verb = if exists { "ALTER" } else { "CREATE" };
-        session.client().batch_execute(&format!(
-            "{verb} ROLE {ROLE} WITH LOGIN REPLICATION VALID UNTIL 'infinity' PASSWORD {password}"
-        ))
-    })?;
-    done.push(format!(
-        "{node}: role {ROLE} {}",
-        if exists { "got its password" } else { "made" }
-    ));
+    done.extend(did);
     Ok(())
 }
 
-fn exists(reach: &Reach, node: NodeId) -> anyhow::Result<bool> {
-    reach.run(node, "look for the role", |session| {
+fn make_role(
+    reach: &Reach,
+    config: &Config,
+    node: NodeId,
+    role: &str,
+    when_new: &str,
+) -> anyhow::Result<Option<String>> {
+    let exists = exists(reach, node, role)?;
+    if exists && is_able(reach, node, role)? && may_log_in(config, node, role)? {
+        return Ok(None);
+    }
+    let (verb, with) = match exists {
+        true => ("ALTER", ""),
+        false => ("CREATE", when_new),
+    };
+    let password = literal(config.replication_password.reveal());
+    let statement = format!(
+        "{verb} ROLE {role} WITH LOGIN REPLICATION VALID UNTIL 'infinity' PASSWORD {password}{with}"
+    );
+    reach.run(node, "make the role", move |session| {
+        session.client().batch_execute(&statement)
+    })?;
+    let did = if exists { "got its password" } else { "made" };
+    Ok(Some(format!("{node}: role {role} {did}")))
+}
+
+fn exists(reach: &Reach, node: NodeId, role: &str) -> anyhow::Result<bool> {
+    let role = role.to_string();
+    reach.run(node, "look for the role", move |session| {
         let sql = "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1";
-        Ok(!session.client().query(sql, &[&ROLE])?.is_empty())
+        Ok(!session.client().query(sql, &[&role])?.is_empty())
     })
 }
 
 /// Whether nothing but its password could keep the role from replicating.
-fn is_able(reach: &Reach, node: NodeId) -> anyhow::Result<bool> {
-    reach.run(node, "look at the role", |session| {
+fn is_able(reach: &Reach, node: NodeId, role: &str) -> anyhow::Result<bool> {
+    let role = role.to_string();
+    reach.run(node, "look at the role", move |session| {
         let row = session.client().query_opt(
             "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND rolreplication AND rolcanlogin \
              AND coalesce(rolvaliduntil > pg_catalog.now(), true)",
-            &[&ROLE],
+            &[&role],
         )?;
         Ok(row.is_some())
     })
 }
 
 /// Whether the role can log in with the configured password.
-fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
+fn may_log_in(config: &Config, node: NodeId, role: &str) -> anyhow::Result<bool> {
     let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?
-        .for_role(ROLE, config.replication_password.reveal());
+        .for_role(role, config.replication_password.reveal());
     // The pool hides why a login was refused, so this is a connection of its own; on a thread of its
     // own, because connecting to a frozen server never ends.
     let (reply, answer) = crossbeam_channel::bounded(1);
@@ -117,9 +138,9 @@ fn may_log_in(config: &Config, node: NodeId) -> anyhow::Result<bool> {
     match answer.recv_timeout(limits::SETUP_CALL) {
         Ok(Ok(())) => Ok(true),
         Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => Ok(false),
-        Ok(Err(error)) => bail!("log in on {node} as {ROLE}: {error}"),
+        Ok(Err(error)) => bail!("log in on {node} as {role}: {error}"),
         Err(_) => bail!(
-            "log in on {node} as {ROLE}: no answer within {} s",
+            "log in on {node} as {role}: no answer within {} s",
             limits::SETUP_CALL.as_secs()
         ),
     }

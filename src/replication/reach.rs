@@ -3,7 +3,7 @@
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
-use crate::pg::{self, Session, Sessions};
+use crate::pg::{self, InvalidUrl, Session, Sessions, Settings};
 use anyhow::Context;
 use std::time::Duration;
 
@@ -18,8 +18,23 @@ impl Reach {
     /// # Errors
     /// When a thread cannot be started.
     pub fn new(config: &Config) -> anyhow::Result<Reach> {
+        Reach::over(|node| pg::master_settings(config, node, limits::SETUP_CALL))
+    }
+
+    /// The same for whoever asks the servers himself who they are, before anything else: a set-up, which joins servers that nobody
+    /// knows yet, and a rejoin, which puts one in the place of another.
+    ///
+    /// # Errors
+    /// As those of [`Reach::new`].
+    pub(super) fn unproven(config: &Config) -> anyhow::Result<Reach> {
+        Reach::over(|node| pg::connection_settings(config.master(node), limits::SETUP_CALL))
+    }
+
+    fn over(settings: impl Fn(NodeId) -> Result<Settings, InvalidUrl>) -> anyhow::Result<Reach> {
+        // Commits of these sessions never wait for the peer: what joins the two must not hang on what is not joined yet.
         let open = |node: NodeId| -> anyhow::Result<Sessions> {
-            sessions_of_setup(config, node, limits::SETUP_CALL)
+            let settings = pg::without_waiting(settings(node)?);
+            Ok(Sessions::start_patient(node, settings)?)
         };
         Ok(Reach {
             sessions: [open(NodeId::Master1)?, open(NodeId::Master2)?],
@@ -54,20 +69,6 @@ impl Reach {
             .run(patience, work)
             .with_context(|| format!("{doing} on {node}"))
     }
-}
-
-/// One session on a master, whose commits never wait for the peer: what joins the two must not hang
-/// on what is not joined yet.
-pub(super) fn sessions_of_setup(
-    config: &Config,
-    node: NodeId,
-    statement_timeout: Duration,
-) -> anyhow::Result<Sessions> {
-    let settings = pg::connection_settings(config.master(node), statement_timeout)?;
-    Ok(Sessions::start_patient(
-        node,
-        pg::without_waiting(settings),
-    )?)
 }
 
 /// Readies a session for changes, and says whether it is the only one that makes any: it takes the lock

@@ -9,6 +9,7 @@ use super::conninfo::{connection_string, try_link};
 use super::drift;
 use super::equal;
 use super::fit;
+use super::identity;
 use super::password;
 pub use super::plan::NeedsRejoin;
 use super::plan::{Found, Link, Step, Subscription, in_need, plan, statement};
@@ -29,7 +30,8 @@ pub(super) const PUBLICATION: &str = "pub_imdb";
 /// The first thing that could not be done, or that a person has to decide.
 pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     is_as_safe_as_the_urls(config)?;
-    let reach = Reach::new(config)?;
+    let reach = Reach::unproven(config)?;
+    let found_servers = identity::may_join(&reach, config)?;
     let config = &password::settled(&reach, config)?;
     let mut done = Vec::new();
     let mut broken = Vec::new();
@@ -47,6 +49,7 @@ pub fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     if let Some(need) = in_need(&found) {
         return Err(need.into());
     }
+    done.extend(found_servers.write_down_once(&reach, config)?);
     let masters = compare::Masters::new(config)?;
     let taken = newly_taken(&found);
     let joins = link_up(&reach, config, &masters, found, &mut done)?;
@@ -246,7 +249,7 @@ pub(super) fn prepare(
     fit::check(reach, node, done)?;
     apply_schema(reach, node, done)?;
     super::migrations::apply(reach, node, done)?;
-    password::make_role(reach, config, node, done)
+    password::make_roles(reach, config, node, done)
 }
 
 /// The tables, their triggers and the sequences.

@@ -1,7 +1,9 @@
 //! What one master knows of the replication, read by the probes and by `replication status`.
 
+use crate::cluster::identity::Said;
 use crate::cluster::{Facts, Leader, Link, Mandate, NodeId, WaitsFor};
 use crate::limits;
+use crate::pg::identity;
 use postgres::{Client, Row};
 use serde::Serialize;
 
@@ -9,16 +11,33 @@ use serde::Serialize;
 /// Positions are WAL positions in bytes, of this master unless said otherwise.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeReplication {
+    /// Which server it is.
+    #[serde(skip)]
+    pub said: Said,
     /// End of the WAL that is safely on disk.
     pub wal_lsn: u64,
     pub publication: bool,
     pub out: WayOut,
     #[serde(rename = "in")]
     pub way_in: WayIn,
+    /// What it remembers of both masters, by which an older copy of one is known.
+    #[serde(skip)]
+    pub memory: Memory,
     /// Conflicts in its log, which keeps the newest 10,000; none without a log.
     pub conflicts: Option<i64>,
     /// Which process decides, as it was told; none before anybody has.
     pub mandate: Option<Mandate>,
+}
+
+/// What a master remembers of both. Nothing is known of one that an earlier version has set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// How far it has applied its peer's WAL, as a position of the peer.
+    pub applied_lsn: Option<u64>,
+    /// How often it has begun to serve.
+    pub starts: Option<u64>,
+    /// How often its peer has, as far as it was told.
+    pub peer_starts: Option<u64>,
 }
 
 /// The slot on this master, and the walsender that reads from it for the peer.
@@ -109,8 +128,14 @@ pub fn read(client: &mut Client, node: NodeId) -> Result<NodeReplication, postgr
         true => read_mandate(client).ok().flatten(),
         false => None,
     };
+    let memory = match row.try_get("remembers")? {
+        true => remember(client, node).unwrap_or_default(),
+        false => Memory::default(),
+    };
     let wal_lsn = position(&row, "wal_lsn")?.unwrap_or(0);
     Ok(NodeReplication {
+        memory,
+        said: identity::said(&row)?,
         wal_lsn,
         publication: row.try_get("publication")?,
         out: way_out(&row, node, wal_lsn)?,
@@ -138,6 +163,20 @@ fn read_mandate(client: &mut Client) -> Result<Option<Mandate>, postgres::Error>
         },
         lives: row.try_get("vive")?,
     }))
+}
+
+/// Reads what a master remembers.
+///
+/// # Errors
+/// Those of the driver.
+pub fn remember(client: &mut Client, node: NodeId) -> Result<Memory, postgres::Error> {
+    let sql = "SELECT aplicado, propios, del_otro FROM imdb_ha.memoria($1)";
+    let row = client.query_one(sql, &[&node.subscription()])?;
+    Ok(Memory {
+        applied_lsn: position(&row, "aplicado")?,
+        starts: position(&row, "propios")?,
+        peer_starts: position(&row, "del_otro")?,
+    })
 }
 
 fn position(row: &Row, name: &str) -> Result<Option<u64>, postgres::Error> {
@@ -257,7 +296,8 @@ impl NodeReplication {
             stopped, blocked, ..
         } = &self.way_in;
         let of_apply = stopped.iter().chain(blocked).cloned();
-        of_apply.chain(self.slot_alarm()).collect()
+        let ahead = self.slot_ahead().into_iter();
+        of_apply.chain(self.slot_alarm()).chain(ahead).collect()
     }
 
     /// The part on which the cluster's decisions rest.
@@ -274,6 +314,10 @@ impl NodeReplication {
             peer_synchronous: self.out.sync_state.as_deref() == Some("sync"),
             checkpointer_hears: self.out.checkpointer_hears,
             longest_wait_ms: self.out.longest_wait_ms,
+            applied_lsn: self.memory.applied_lsn,
+            starts: self.memory.starts,
+            peer_starts: self.memory.peer_starts,
+            written: self.said.record.as_ref().map_or(0, |record| record.written),
         }
     }
 
@@ -305,6 +349,20 @@ impl NodeReplication {
             )),
             _ => None,
         }
+    }
+
+    /// A slot can only confirm what was written. One that is beyond the end of the WAL was moved by somebody who reads another server's, or is of
+    /// a time that this server has lost.
+    fn slot_ahead(&self) -> Option<String> {
+        let (out, peer) = (&self.out, self.out.of.peer());
+        let ahead = out.confirmed_lsn? > self.wal_lsn;
+        ahead.then(|| {
+            format!(
+                "slot {} has confirmed more than this server has written, so changes are not sent to {peer}: another server has read from it, \
+                 or this one has lost its newest WAL; compare the masters and run `imdb-ha rejoin` for the one that is behind",
+                out.slot
+            )
+        })
     }
 
     fn lost(&self) -> String {
@@ -354,6 +412,13 @@ mod tests {
         keep_max_bytes: Option<u64>,
     ) -> NodeReplication {
         NodeReplication {
+            said: Said {
+                system: 1,
+                started: 1,
+                database: String::new(),
+                record: None,
+            },
+            memory: Memory::default(),
             conflicts: None,
             mandate: None,
             wal_lsn: 0,

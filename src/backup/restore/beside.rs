@@ -9,11 +9,15 @@ use crate::backup::command::{NEVER, Place};
 use crate::backup::entry::human;
 use crate::backup::scratch::Scratch;
 use crate::backup::tablespaces::{self, INSTEAD};
+use crate::cluster::NodeId;
+use crate::cluster::identity::Record;
 use crate::config::Config;
 use crate::limits;
 use crate::output::say;
-use crate::replication::rejoin;
+use crate::pg;
+use crate::replication::{identity, rejoin};
 use anyhow::{Context, bail};
+use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 use std::collections::BTreeMap;
 use std::fs;
@@ -81,7 +85,9 @@ pub fn prepare(
     let data = servers.data(node)?;
     let (restored, folder) = folders(&data);
     let mut scratch = Scratch::new(place, config, node, &folder)?;
-    let made = make(place, servers, plan, marker, &mut scratch);
+    // Asked while the masters still run: what is restored belongs to the cluster of now, whatever it was then.
+    let present = config.roster.ask_all(config);
+    let made = make(place, servers, plan, present.as_ref(), marker, &mut scratch);
     let made = made.and_then(|marker| {
         fs::rename(&scratch.data, &restored)
             .with_context(|| format!("rename the folder to {}", restored.display()))?;
@@ -102,6 +108,7 @@ fn make(
     place: &Place,
     servers: &dyn Servers,
     plan: &Plan,
+    present: Option<&Record>,
     mut marker: Marker,
     scratch: &mut Scratch,
 ) -> anyhow::Result<Marker> {
@@ -154,7 +161,7 @@ fn make(
     for (table, rows) in &found.rows {
         say(&format!("{node}: {rows} rows in {table}"));
     }
-    make_fit(scratch)?;
+    make_fit(scratch, node, present)?;
     scratch.stop()?;
     // Whatever durability its server ran with.
     let folder = scratch.data.display().to_string();
@@ -257,15 +264,29 @@ fn look(scratch: &Scratch) -> anyhow::Result<Found> {
 }
 
 /// Takes away what belongs to the recovery, to the peer and to the master that it was.
-fn make_fit(scratch: &Scratch) -> anyhow::Result<()> {
-    let made = scratch.with_session(limits::RESTORE_LOOK, |session| {
+fn make_fit(scratch: &Scratch, node: NodeId, present: Option<&Record>) -> anyhow::Result<()> {
+    let present = present.cloned();
+    let made = scratch.with_session(limits::RESTORE_LOOK, move |session| {
         let client = session.client();
         client.batch_execute(include_str!("../../../sql/restored_alone.sql"))?;
         // Each by itself: ALTER SYSTEM refuses to be one of several.
         for name in NOT_ITS_OWN {
             client.batch_execute(&format!("ALTER SYSTEM RESET {name}"))?;
         }
-        Ok(())
+        // By its new record the API knows that it was put there on purpose, and is no older copy that somebody has left.
+        let said = pg::identity::ask(client)?;
+        let set_up = "SELECT pg_catalog.to_regprocedure('imdb_ha.este_nodo()') IS NOT NULL";
+        let (set_up, known) = (
+            client.query_one(set_up, &[])?.try_get(0)?,
+            present.or(said.record),
+        );
+        let (true, Some(mut record)) = (set_up, known) else {
+            return Ok(());
+        };
+        let now = Timestamp::now().as_millisecond().max(0) as u64;
+        record.written = now.max(record.written + 1);
+        record.systems[node.index()] = said.system;
+        client.batch_execute(&identity::statement(&record.of(node)))
     });
     made.context("make what was restored fit to serve alone")
 }

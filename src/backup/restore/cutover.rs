@@ -99,7 +99,7 @@ impl Cutover<'_> {
             self.servers.start(peer).with_context(alone)?;
             say(&format!("{peer}: started, to be rebuilt"));
         }
-        let compared = rejoin::rebuild(self.config, peer, true).with_context(alone)?;
+        let compared = rejoin::rebuild_retired(self.config, peer).with_context(alone)?;
         let doing = "check the archive of";
         if let Err(failure) = self
             .place

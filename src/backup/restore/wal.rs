@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// When it does not answer. That the archive does not take it is told and is no error: see [`lend`].
 pub fn archive_all(config: &Config, node: NodeId) -> anyhow::Result<()> {
-    let settings = pg::connection_settings(config.master(node), limits::SETUP_CALL)?;
+    let settings = pg::master_settings(config, node, limits::SETUP_CALL)?;
     let sessions = Sessions::start_patient(node, pg::without_waiting(settings))?;
     let segment: String = sessions
         .run(limits::SETUP_CALL, |session| {

@@ -106,6 +106,9 @@ pub(super) struct World {
     pub(super) applied: [u64; 2],
     /// What the peer held when a master began to catch up.
     pub(super) owed: [u64; 2],
+    /// How often each master has begun to serve, and what its peer's count was when it was told.
+    pub(super) starts: [u64; 2],
+    pub(super) noted: [u64; 2],
     pub(super) silent_since: [Option<u64>; 2],
     /// Answers on their way, and when they arrive: what they say may be old by then.
     pub(super) late: Vec<(u64, Event)>,
@@ -143,6 +146,8 @@ impl World {
             wal: [1_000; 2],
             applied: [1_000; 2],
             owed: [0; 2],
+            starts: [0; 2],
+            noted: [0; 2],
             silent_since: [None; 2],
             late: Vec::new(),
             tickets: HashMap::new(),
@@ -177,6 +182,10 @@ impl World {
             peer_synchronous: self.waits[own],
             checkpointer_hears: true,
             longest_wait_ms: self.waiting[own].front().map(|(_, since)| self.now - since),
+            applied_lsn: Some(self.applied[own]),
+            starts: Some(self.starts[own]),
+            peer_starts: Some(self.noted[own]),
+            written: 0,
         };
         let event = Event::Answered {
             node,

@@ -24,7 +24,7 @@ impl Masters {
     pub fn new(config: &Config, nodes: Vec<NodeId>) -> anyhow::Result<Masters> {
         // No statement has a time limit on the server; each is watched from here.
         let open = |node: NodeId, timeout: Duration, size: u32| -> anyhow::Result<Sessions> {
-            let settings = pg::connection_settings(config.master(node), timeout)?;
+            let settings = pg::master_settings(config, node, timeout)?;
             let settings = pg::without_waiting(settings)
                 .with_option("search_path=")
                 .with_option("client_connection_check_interval=1s")

@@ -71,6 +71,7 @@ impl Target {
             cause: format!("look up {}: {error}", self.host),
             code: None,
             refused: true,
+            stranger: false,
         })?;
         let deadline = Instant::now() + patience;
         let mut causes = Vec::new();
@@ -90,6 +91,7 @@ impl Target {
             cause: causes.join("; "),
             code: None,
             refused: !silent,
+            stranger: false,
         })
     }
 
@@ -204,6 +206,7 @@ impl Target {
             cause: "the system gave no random bytes".to_string(),
             code: None,
             refused: false,
+            stranger: false,
         })?;
         Ok(bytes)
     }

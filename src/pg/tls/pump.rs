@@ -50,6 +50,7 @@ pub fn lend(opened: Opened, random: [u8; 16], failure: Failure) -> Result<Socket
         cause: format!("lend a connection over TLS to the driver: {error}"),
         code: None,
         refused: false,
+        stranger: false,
     };
     let folder = format!("imdb-ha-{:032x}", u128::from_be_bytes(random));
     let name = format!("{folder}/.s.PGSQL.{SOCKET_PORT}");

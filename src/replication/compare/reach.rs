@@ -42,7 +42,7 @@ impl Masters {
     /// When a thread cannot be started.
     pub fn new(config: &Config) -> anyhow::Result<Masters> {
         let open = |node: NodeId| -> anyhow::Result<Sessions> {
-            let settings = pg::connection_settings(config.master(node), limits::COMPARE_STATEMENT)?;
+            let settings = pg::master_settings(config, node, limits::COMPARE_STATEMENT)?;
             let all = SETTINGS.iter().copied();
             let settings = all
                 .fold(settings, Settings::with_option)

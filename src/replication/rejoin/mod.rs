@@ -10,6 +10,7 @@ mod steps;
 mod tables;
 
 use super::compare;
+use super::identity;
 use super::password;
 use super::plan::{Found, Link, Step, literal};
 use super::publication::{self, publish};
@@ -71,9 +72,25 @@ pub fn rebuild(config: &Config, node: NodeId, yes: bool) -> anyhow::Result<compa
     is_as_safe_as_the_urls(config)?;
     let rejoin = Rejoin {
         config: config.clone(),
-        reach: Reach::new(config)?,
+        reach: Reach::unproven(config)?,
         node,
         yes,
+        retired: false,
+    };
+    rejoin.run()
+}
+
+/// The same as the last step of a restore, which has taken the master out of service.
+///
+/// # Errors
+/// As those of [`rebuild`].
+pub fn rebuild_retired(config: &Config, node: NodeId) -> anyhow::Result<compare::Report> {
+    let rejoin = Rejoin {
+        config: config.clone(),
+        reach: Reach::unproven(config)?,
+        node,
+        yes: true,
+        retired: true,
     };
     rejoin.run()
 }
@@ -83,13 +100,15 @@ struct Rejoin {
     reach: Reach,
     node: NodeId,
     yes: bool,
+    /// Whether it was a restore that took it out of service.
+    retired: bool,
 }
 
 impl Rejoin {
     /// Returns what the masters hold in the end.
     fn run(mut self) -> anyhow::Result<compare::Report> {
         let (node, survivor) = (self.node, self.node.peer());
-        self.greet()?;
+        let found = self.greet()?;
         self.refuse_active()?;
         self.config = password::settled(&self.reach, &self.config)?;
         for node in [survivor, node] {
@@ -106,10 +125,15 @@ impl Rejoin {
         let way_in = look(&self.reach, self.way_in())?;
         let way_out = look(&self.reach, self.way_out())?;
         let tables = tables::shared(&self.reach, survivor, node)?;
-        let condition = judge::judge(node, &way_in, &way_out);
+        let condition = match judge::judge(node, &way_in, &way_out) {
+            Condition::Whole(why) => self
+                .is_older()?
+                .map_or(Condition::Whole(why), Condition::Broken),
+            condition => condition,
+        };
         if condition != Condition::AlmostDone {
             self.refuse_loss(&condition, &tables)?;
-            self.rebuild(&way_in, &way_out, &tables)?;
+            self.rebuild(&found, &way_in, &way_out, &tables)?;
         }
         self.complete(&tables)
     }
@@ -129,30 +153,27 @@ impl Rejoin {
         }
     }
 
-    /// Sees that both masters answer, and that they are two.
-    fn greet(&self) -> anyhow::Result<()> {
+    /// Sees that both masters answer, and that they are two that belong together.
+    fn greet(&self) -> anyhow::Result<identity::Found> {
         let (node, survivor) = (self.node, self.node.peer());
-        let greet = |of: NodeId| -> anyhow::Result<(i64, String)> {
-            self.reach
-                .run_within(limits::REJOIN_ASK, of, "ask who it is", |session| {
-                    let row = session.client().query_one(
-                        "SELECT system_identifier, pg_catalog.pg_postmaster_start_time()::text \
-                         FROM pg_catalog.pg_control_system()",
-                        &[],
-                    )?;
-                    Ok((row.try_get(0)?, row.try_get(1)?))
-                })
-        };
-        let source = greet(survivor).with_context(|| {
+        let source = identity::ask(&self.reach, survivor).with_context(|| {
             format!("{node} is not rebuilt, because {survivor} would be its source")
         })?;
-        let target = greet(node).with_context(|| {
+        let target = identity::ask(&self.reach, node).with_context(|| {
             format!("{node} must run, with an empty database at least, to be rebuilt")
         })?;
-        if source == target {
-            bail!("MASTER1_URL and MASTER2_URL lead to the same server; nothing was changed");
+        let said = match node {
+            NodeId::Master1 => [target, source],
+            NodeId::Master2 => [source, target],
+        };
+        let found = identity::Found::new(said, &self.reach, &self.config)?;
+        if found.is_replaced(survivor) && !self.yes {
+            bail!(
+                "{survivor} is another server than the one that {node} was joined to, and would be the source; to rebuild {node} from it \
+                 all the same, add --yes"
+            );
         }
-        Ok(())
+        Ok(found)
     }
 
     /// The master that serves is nobody's copy.
@@ -179,6 +200,7 @@ impl Rejoin {
     fn refuse_loss(&self, condition: &Condition, tables: &[Table]) -> anyhow::Result<()> {
         let (node, survivor) = (self.node, self.node.peer());
         match condition {
+            Condition::Cleared if self.retired => return Ok(()),
             Condition::Cleared => {
                 say(&format!(
                     "{node}: an earlier rejoin has not ended; beginning anew"
@@ -215,7 +237,13 @@ impl Rejoin {
     }
 
     /// Clears the master and lets it copy everything.
-    fn rebuild(&self, way_in: &Found, way_out: &Found, tables: &[Table]) -> anyhow::Result<()> {
+    fn rebuild(
+        &self,
+        servers: &identity::Found,
+        way_in: &Found,
+        way_out: &Found,
+        tables: &[Table],
+    ) -> anyhow::Result<()> {
         let (node, survivor) = (self.node, self.node.peer());
         for link in [self.way_in(), self.way_out()] {
             self.try_link(link)?;
@@ -234,6 +262,9 @@ impl Rejoin {
         )?;
         self.drop_slots(node)?;
         self.clear(tables)?;
+        // Only now: what the survivor has applied belongs to the subscription that is gone, and would make an older copy of the new master.
+        self.begin_counts_anew()?;
+        say(&servers.write_down(&self.reach, &self.config, survivor)?);
         self.subscribe(self.way_out(), Step::Create { create_slot: true })?;
         self.subscribe(self.way_in(), Step::CreateWithRows)?;
         copying::wait(&self.reach, node, tables, &mut Progress::new().show())

@@ -6,6 +6,7 @@ use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
 use crate::output::say;
+use crate::replication::identity;
 use crate::replication::plan::literal;
 use crate::replication::reach::{Reach, begin};
 use anyhow::bail;
@@ -19,10 +20,12 @@ use std::time::{Duration, Instant};
 pub fn retire(config: &Config, node: NodeId) -> anyhow::Result<()> {
     let rejoin = Rejoin {
         config: config.clone(),
-        reach: Reach::new(config)?,
+        reach: Reach::unproven(config)?,
         node,
         yes: true,
+        retired: false,
     };
+    identity::is_not_foreign(&rejoin.reach, config, node)?;
     let deadline = Instant::now() + limits::SETUP_ALONE;
     while !rejoin.reach.run(node, "take it out of service", begin)? {
         if Instant::now() >= deadline {
@@ -57,7 +60,7 @@ pub fn retire(config: &Config, node: NodeId) -> anyhow::Result<()> {
 /// # Errors
 /// When it does not answer.
 pub fn is_marked(config: &Config, node: NodeId) -> anyhow::Result<bool> {
-    let reach = Reach::new(config)?;
+    let reach = Reach::unproven(config)?;
     reach.run(node, "look whether it is being rebuilt", |session| {
         bears_mark(session.client())
     })

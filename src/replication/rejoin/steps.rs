@@ -9,6 +9,7 @@ use crate::pg::Session;
 use crate::replication::conninfo::{connection_string, try_link};
 use crate::replication::plan::{Link, Step, statement};
 use crate::replication::reach::begin;
+use crate::replication::status;
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
 
@@ -86,6 +87,54 @@ impl Rejoin {
                 Ok(session.client().query(sql, &[&node.slot()])?.is_empty())
             })
         })
+    }
+
+    /// Why the master is an older copy of itself, if that can be seen on the two; see `cluster/older.rs`. The survivor is asked first: what
+    /// it has applied until then had been written before.
+    pub(super) fn is_older(&self) -> anyhow::Result<Option<String>> {
+        let (node, survivor) = (self.node, self.node.peer());
+        let known = self
+            .reach
+            .run(survivor, "ask what it remembers", move |session| {
+                status::remember(session.client(), survivor)
+            })?;
+        let (own, end) = self
+            .reach
+            .run(node, "ask where it stands", move |session| {
+                let own = status::remember(session.client(), node)?;
+                let end = "SELECT (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::bigint";
+                Ok((
+                    own,
+                    session.client().query_one(end, &[])?.try_get::<_, i64>(0)?,
+                ))
+            })?;
+        let fewer = own
+            .starts
+            .zip(known.peer_starts)
+            .is_some_and(|(own, noted)| own < noted);
+        let shorter = known
+            .applied_lsn
+            .is_some_and(|applied| applied > end.max(0) as u64);
+        Ok((fewer || shorter)
+            .then(|| format!("it is an older copy of itself, as {survivor} knows")))
+    }
+
+    /// Makes the master that is rebuilt know of both as much as its peer does, whatever it was before.
+    pub(super) fn begin_counts_anew(&self) -> anyhow::Result<()> {
+        let (node, survivor) = (self.node, self.node.peer());
+        let known = self
+            .reach
+            .run(survivor, "ask what it remembers", move |session| {
+                status::remember(session.client(), survivor)
+            })?;
+        let counts = [known.peer_starts, known.starts].map(|count| count.unwrap_or(0) as i64);
+        self.change(node, "begin to count its starts anew", move |session| {
+            session.client().execute(
+                "UPDATE imdb_ha.arranques SET numero = CASE nodo WHEN imdb_ha.este_nodo() THEN greatest(numero, $1) ELSE $2 END",
+                &[&counts[0], &counts[1]],
+            )
+        })?;
+        Ok(())
     }
 
     /// Empties the tables, once more making sure that nobody hears of it.
