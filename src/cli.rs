@@ -106,6 +106,9 @@ pub enum Local {
         /// Start no API: the masters, joined, and Redis, for an API of your own (`imdb-ha serve`)
         #[arg(long)]
         no_api: bool,
+        /// Take other ports where somebody has those that this cluster had before
+        #[arg(long)]
+        move_ports: bool,
         /// Print the state as one line of JSON instead of the banner
         #[arg(long)]
         json: bool,

@@ -57,6 +57,15 @@ fn get(url: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
+fn port_of(status: &Value, node: &str) -> u16 {
+    let url = status["masters"][node]["url"].as_str().expect("a URL");
+    let (_, port) = url.rsplit_once(':').expect("a port");
+    port.split('/')
+        .next()
+        .and_then(|port| port.parse().ok())
+        .expect("a number")
+}
+
 fn lives(pid: &Value) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;
@@ -152,7 +161,38 @@ fn up_down_and_up_again_keep_the_data_and_leave_no_process() {
         (Some(1), true)
     );
 
-    let up = home.run(&["local", "up", "--detach", "--json", "--port", &port]);
+    // Somebody has taken one of its ports meanwhile: it does not move by itself.
+    let before = status["cluster"].as_str().expect("an id").to_string();
+    let of_master2 = port_of(&status, "master2");
+    let other = TcpListener::bind(("127.0.0.1", of_master2)).expect("its port");
+    let refused = home.run(&["local", "up", "--detach", "--port", &port]);
+    let why = said(&refused);
+    assert!(
+        !refused.status.success()
+            && why.contains(&format!("port {of_master2} of master2 is taken"))
+            && why.contains("--move-ports"),
+        "{why}"
+    );
+    let moved = home.run(&["local", "up", "--detach", "--move-ports", "--port", &port]);
+    let text = said(&moved);
+    assert!(
+        text.contains(&format!("port {of_master2} is taken, so master2 uses "))
+            && text.contains(&before),
+        "{text}"
+    );
+    assert_ne!(port_of(&home.status(), "master2"), of_master2);
+    assert!(home.run(&["local", "down"]).status.success());
+    drop(other);
+
+    let up = home.run(&[
+        "local",
+        "up",
+        "--detach",
+        "--json",
+        "--move-ports",
+        "--port",
+        &port,
+    ]);
     let line = String::from_utf8_lossy(&up.stdout).into_owned();
     let status: Value = serde_json::from_str(&line).expect("JSON on standard output");
     let found = get(&format!(
@@ -160,6 +200,8 @@ fn up_down_and_up_again_keep_the_data_and_leave_no_process() {
         status["api"].as_str().expect("a URL")
     ));
     assert_eq!(found["data"][0]["genero"], "duradero");
+    let api = status["api"].as_str().expect("a URL");
+    assert_eq!(get(&format!("{api}/health"))["cluster"], before.as_str());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::layout::{Layout, State};
 use super::services::follow;
+use super::up::Options;
 use crate::config::{Config, Values};
 use crate::limits;
 use crate::output::{self, say_with_time as say};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors
 /// What the detached process said when it gave up.
-pub fn run(config: &Config, values: &Values, no_api: bool, json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(config: &Config, values: &Values, options: &Options) -> anyhow::Result<ExitCode> {
     let layout = Layout::of(config)?;
     let running = layout
         .state()?
@@ -27,16 +28,16 @@ pub fn run(config: &Config, values: &Values, no_api: bool, json: bool) -> anyhow
             say("it is running already");
             state
         }
-        None => start_detached(&layout, values, no_api)?,
+        None => start_detached(&layout, values, options)?,
     };
-    match json {
+    match options.json {
         true => output::print(super::status_json(&layout, &state)?),
         false => output::print(super::banner(&layout, &state)),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_detached(layout: &Layout, values: &Values, no_api: bool) -> anyhow::Result<State> {
+fn start_detached(layout: &Layout, values: &Values, options: &Options) -> anyhow::Result<State> {
     drop(layout.claim()?);
     let log = File::create(layout.up_log())
         .with_context(|| format!("write {}", layout.up_log().display()))?;
@@ -44,7 +45,8 @@ fn start_detached(layout: &Layout, values: &Values, no_api: bool) -> anyhow::Res
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
     command
         .args(["local", "up"])
-        .args(no_api.then_some("--no-api"))
+        .args(options.no_api.then_some("--no-api"))
+        .args(options.move_ports.then_some("--move-ports"))
         .envs(values.iter())
         .env("IMDB_HA_DATA", &layout.root);
     command.process_group(0);

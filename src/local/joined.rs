@@ -18,6 +18,9 @@ fn places(layout: &Layout, ports: Ports) -> anyhow::Result<Values> {
         ("REDIS_URL", format!("redis://127.0.0.1:{}", ports.redis)),
         ("PORT", ports.api.to_string()),
     ]);
+    if let Some(cluster) = layout.kept()?.and_then(|kept| kept.cluster) {
+        values.insert("CLUSTER_ID", cluster);
+    }
     if archive::is_impossible(layout).is_none() {
         let folder = layout.pgbackrest().display().to_string();
         values.insert("BACKUP_CONFIG_DIR", folder);
@@ -36,6 +39,8 @@ pub fn values(
     ephemeral: bool,
 ) -> anyhow::Result<Values> {
     let mut values = users.clone();
+    // It has an id of its own, whatever the user's is about.
+    values.remove("CLUSTER_ID");
     values.extend(places(layout, ports)?);
     let not_here = [
         "MASTER1_PEER_ADDRESS",

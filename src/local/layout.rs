@@ -9,6 +9,7 @@ use crate::server::{Listen, Master};
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Uid;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -51,6 +52,19 @@ pub struct State {
     pub bind: String,
     /// Whether the API has answered since the start.
     pub ready: bool,
+    /// Which cluster it is, once the masters have been joined.
+    #[serde(default)]
+    pub cluster: Option<String>,
+}
+
+/// What a cluster keeps from one start to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its id, as the masters have it.
+    pub cluster: Option<String>,
+    pub ports: Ports,
+    /// The port of the API that was asked for. It has another if that was taken at the first start.
+    pub asked_api: u16,
 }
 
 /// The ports in use.
@@ -134,20 +148,16 @@ impl Layout {
         self.root.join("state.json")
     }
 
+    fn kept_file(&self) -> PathBuf {
+        self.root.join("cluster.json")
+    }
+
     /// What runs, if anything was started in this folder and not stopped.
     ///
     /// # Errors
     /// A file that cannot be read or understood.
     pub fn state(&self) -> anyhow::Result<Option<State>> {
-        let path = self.state_file();
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
-        serde_json::from_str(&text)
-            .with_context(|| format!("understand {}", path.display()))
-            .map(Some)
+        read(&self.state_file())
     }
 
     /// Writes down what runs; a reader sees the old or the new state, never half of one.
@@ -155,14 +165,23 @@ impl Layout {
     /// # Errors
     /// Those of the file system.
     pub fn write_state(&self, state: &State) -> anyhow::Result<()> {
-        let path = self.state_file();
-        let new = path.with_extension("json.new");
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&new)?;
-            file.write_all(serde_json::to_string_pretty(state)?.as_bytes())?;
-            fs::rename(&new, &path)
-        };
-        write().with_context(|| format!("write {}", path.display()))
+        write(&self.state_file(), state)
+    }
+
+    /// What the cluster in this folder had at its last start, if there was one.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood.
+    pub fn kept(&self) -> anyhow::Result<Option<Kept>> {
+        read(&self.kept_file())
+    }
+
+    /// Writes down what the next start needs.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn keep(&self, kept: &Kept) -> anyhow::Result<()> {
+        write(&self.kept_file(), kept)
     }
 
     /// Forgets what ran.
@@ -199,4 +218,25 @@ impl Layout {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    serde_json::from_str(&text)
+        .with_context(|| format!("understand {}", path.display()))
+        .map(Some)
+}
+
+fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let new = path.with_extension("json.new");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&new)?;
+        file.write_all(serde_json::to_string_pretty(value)?.as_bytes())?;
+        fs::rename(&new, path)
+    };
+    write().with_context(|| format!("write {}", path.display()))
 }

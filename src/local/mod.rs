@@ -21,7 +21,7 @@ use crate::replication::setup::NeedsRejoin;
 use crate::server::{Holder, Master, ServerState};
 use anyhow::{Context, bail};
 pub use joined::adopted;
-use layout::{DATABASE, Layout, Ports, State, url};
+use layout::{DATABASE, Layout, State, url};
 use nix::sys::signal::Signal;
 pub use replace::Here;
 use serde_json::{Map, Value, json};
@@ -40,12 +40,22 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
         Local::Up {
             detach: true,
             no_api,
+            move_ports,
             json,
             ..
-        } => detach::run(config, &config::gather(flags)?, no_api, json),
+        } => {
+            let options = up::Options {
+                ephemeral: false,
+                no_api,
+                move_ports,
+                json,
+            };
+            detach::run(config, &config::gather(flags)?, &options)
+        }
         Local::Up {
             ephemeral,
             no_api,
+            move_ports,
             json,
             ..
         } => up::run(
@@ -54,6 +64,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
             &up::Options {
                 ephemeral,
                 no_api,
+                move_ports,
                 json,
             },
         ),
@@ -113,16 +124,16 @@ fn start(config: &Config, master: &Master, state: &State) -> anyhow::Result<()> 
         say(&format!(
             "{node} is empty and serves nothing; rebuild it from {}:\n  {}",
             node.peer(),
-            rejoin_command(config, node, state)?
+            rejoin_command(&Layout::of(config)?, node)
         ));
     }
     Ok(())
 }
 
 /// Says which master must be rebuilt, and how.
-fn tell_need(config: &Config, need: &NeedsRejoin, state: &State) -> anyhow::Result<()> {
+fn tell_need(layout: &Layout, need: &NeedsRejoin) {
     for (node, why) in &need.masters {
-        let command = rejoin_command(config, *node, state)?;
+        let command = rejoin_command(layout, *node);
         say(&format!(
             "ALARM: {why}. {} serves alone; rebuild {node} from it:\n  {command}",
             node.peer()
@@ -131,22 +142,19 @@ fn tell_need(config: &Config, need: &NeedsRejoin, state: &State) -> anyhow::Resu
     if need.masters.len() > 1 {
         say("both have lost something: rebuild the one whose rows you can do without");
     }
-    Ok(())
 }
 
-/// How to call `imdb-ha rejoin` for this cluster, which may have other ports than the usual ones.
-fn rejoin_command(config: &Config, node: NodeId, state: &State) -> anyhow::Result<String> {
-    let Ports { api, masters, .. } = state.ports;
-    let usual = ports::wanted(config.port);
-    if (api, masters) == (usual.api, usual.masters) {
-        return Ok(format!("imdb-ha rejoin {node}"));
+/// How to call `imdb-ha rejoin` for this cluster, which finds its masters by its folder.
+fn rejoin_command(layout: &Layout, node: NodeId) -> String {
+    format!("imdb-ha rejoin {node}{}", data_flag(layout))
+}
+
+/// What a command needs to find the cluster, if it is in another folder than this user's default.
+fn data_flag(layout: &Layout) -> String {
+    match layout.named {
+        true => format!(" --data {}", layout.root.display()),
+        false => String::new(),
     }
-    let [first, second] = masters;
-    Ok(format!(
-        "MASTER1_URL={} MASTER2_URL={} PORT={api} imdb-ha rejoin {node}",
-        url(first, DATABASE)?.reveal(),
-        url(second, DATABASE)?.reveal()
-    ))
 }
 
 /// Does something to one master of the running cluster, sees that it is in one of the states `then`,
@@ -314,6 +322,8 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         state.ports.redis,
         word(state.redis)
     ));
+    let cluster = state.cluster.as_deref().unwrap_or("not joined");
+    output::print(format_args!("cluster  {cluster}"));
     output::print(format_args!("data     {}", layout.root.display()));
     Ok(ExitCode::SUCCESS)
 }
@@ -343,6 +353,7 @@ fn status_json(layout: &Layout, state: &State) -> anyhow::Result<Value> {
         "redis": format!("redis://127.0.0.1:{}", state.ports.redis),
         "masters": masters,
         "ready": state.ready,
+        "cluster": state.cluster,
         "data": layout.root,
         "pids": { "up": pid(Some(state.up)), "api": pid(state.api), "redis": pid(state.redis) },
     }))
@@ -366,10 +377,7 @@ fn banner(layout: &Layout, state: &State) -> String {
     let api = api_url(api_address(state));
     let program =
         std::env::current_exe().map_or("imdb-ha".to_string(), |path| path.display().to_string());
-    let data = match layout.named {
-        true => format!(" --data {}", layout.root.display()),
-        false => String::new(),
-    };
+    let data = data_flag(layout);
     let [first, second] = state.ports.masters;
     let try_it = match state.api {
         Some(_) => format!(
@@ -398,9 +406,11 @@ fn banner(layout: &Layout, state: &State) -> String {
          \x20 API      {of_api}\n\
          \x20 master1  127.0.0.1:{first}   master2  127.0.0.1:{second}   (user root, password root, database {DATABASE})\n\
          \x20 redis    127.0.0.1:{}\n\
+         \x20 cluster  {}\n\
          \x20 data     {}\n\
          {try_it}",
         state.ports.redis,
+        state.cluster.as_deref().unwrap_or("not joined"),
         layout.root.display(),
     )
 }

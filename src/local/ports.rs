@@ -1,4 +1,4 @@
-//! Ports: the manual's where they are free, the next free ones where they are not.
+//! Ports: the manual's at the first start where they are free, the next free ones where they are not; afterwards those of before.
 
 use super::layout::Ports;
 use crate::limits;
@@ -63,9 +63,31 @@ pub fn turn(give_up: &dyn Fn() -> bool) -> Option<UnixListener> {
 /// When none of [`limits::PORTS_TRIED`] ports is free, or when a port cannot be had for another reason
 /// than that somebody has it, since then the next one cannot be had either.
 pub fn choose(wanted: Ports, bind: IpAddr, say: &mut dyn FnMut(&str)) -> anyhow::Result<Claim> {
+    claim(wanted, bind, limits::PORTS_TRIED, say)
+}
+
+/// Claims the ports that a cluster had before. Its clients go by them, and another cluster that took one over would be asked in its
+/// place.
+///
+/// # Errors
+/// When one of them cannot be had.
+pub fn keep(ports: Ports, bind: IpAddr) -> anyhow::Result<Claim> {
+    claim(ports, bind, 0, &mut |_| ()).context(
+        "this cluster keeps the ports that it had; end what has one of them, or let the cluster take others with \
+         `imdb-ha local up --move-ports`",
+    )
+}
+
+/// Claims each wanted port, or one of as many after it as are given.
+fn claim(
+    wanted: Ports,
+    bind: IpAddr,
+    more: u16,
+    say: &mut dyn FnMut(&str),
+) -> anyhow::Result<Claim> {
     let mut held = Vec::new();
     let mut take = |name: &str, port: u16, address: IpAddr| {
-        let last = port.saturating_add(limits::PORTS_TRIED);
+        let last = port.saturating_add(more);
         // A port that another of the four wants is not a free one.
         let others = [
             wanted.api,
@@ -88,10 +110,10 @@ pub fn choose(wanted: Ports, bind: IpAddr, say: &mut dyn FnMut(&str)) -> anyhow:
             }
             return Ok(candidate);
         }
-        bail!(
-            "port {port} of {name} is taken, and so are the {} after it",
-            limits::PORTS_TRIED
-        )
+        match more {
+            0 => bail!("port {port} of {name} is taken"),
+            _ => bail!("port {port} of {name} is taken, and so are the {more} after it"),
+        }
     };
     let loopback = IpAddr::from([127, 0, 0, 1]);
     let [first, second] = wanted.masters;
@@ -166,6 +188,26 @@ mod tests {
         claim.release(chosen.api);
         assert!(TcpListener::bind(("127.0.0.1", chosen.api)).is_ok());
     }
+
+    #[test]
+    fn a_cluster_keeps_its_ports() {
+        let claim = any().expect("free ports");
+        let ports = claim.ports;
+        let bind = IpAddr::from([127, 0, 0, 1]);
+        [ports.api, ports.masters[0], ports.redis]
+            .into_iter()
+            .for_each(|port| claim.release(port));
+        let error = keep(ports, bind).err().expect("master2's is taken");
+        let told = format!("{error:#}");
+        let begin = format!("port {} of master2 is taken", ports.masters[1]);
+        assert!(
+            told.contains(&begin) && told.contains("--move-ports"),
+            "{told}"
+        );
+        claim.release(ports.masters[1]);
+        assert_eq!(keep(ports, bind).expect("all are free").ports, ports);
+    }
+
     #[test]
     fn starts_take_turns() {
         // Somebody else's start on this machine may have it for some seconds.

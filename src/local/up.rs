@@ -1,7 +1,7 @@
 //! `imdb-ha local up`: starts everything in order, says one line per event, and stops everything that
 //! it started when it is told to.
 
-use super::layout::{Layout, Ports, State};
+use super::layout::{Kept, Layout, Ports, State};
 use super::ports::{self, Claim};
 use super::services::{Health, follow, health, make_database, start_api, start_redis};
 use super::{archive, end, joined, stop};
@@ -28,6 +28,8 @@ pub struct Options {
     pub ephemeral: bool,
     /// Whether somebody else runs the API.
     pub no_api: bool,
+    /// Whether other ports may be taken than those that the cluster had before.
+    pub move_ports: bool,
     pub json: bool,
 }
 
@@ -136,14 +138,8 @@ impl Up<'_> {
             true => None,
             false => ports::turn(&give_up),
         };
-        let claim = match self.options.ephemeral {
-            true => ports::any()?,
-            false => ports::choose(
-                ports::wanted(self.config.port),
-                self.config.bind,
-                &mut |line| say(line),
-            )?,
-        };
+        let kept = self.layout.kept()?;
+        let claim = self.claim_ports(kept.as_ref())?;
         let ports = claim.ports;
         let up = Process::current().context("read /proc of this process")?;
         let bind = self.config.bind.to_string();
@@ -154,6 +150,7 @@ impl Up<'_> {
             ports,
             bind,
             ready: false,
+            cluster: kept.and_then(|kept| kept.cluster),
         };
         self.layout.write_state(&state)?;
 
@@ -161,7 +158,13 @@ impl Up<'_> {
         self.interrupt.check()?;
         started?;
         let joined = Config::check(&self.joined(ports)?)?;
-        self.join(&joined, &state)?;
+        self.join(&joined)?;
+        state.cluster = joined.roster.cluster().or(state.cluster);
+        self.layout.keep(&Kept {
+            cluster: state.cluster.clone(),
+            ports,
+            asked_api: self.config.port,
+        })?;
         self.load(&joined)?;
 
         claim.release(ports.redis);
@@ -191,9 +194,28 @@ impl Up<'_> {
         Ok(state)
     }
 
+    /// The ports of the last start, unless there was none or they may be others now. Another one for the API may be asked for.
+    fn claim_ports(&self, kept: Option<&Kept>) -> anyhow::Result<Claim> {
+        if self.options.ephemeral {
+            return ports::any();
+        }
+        let (asked, bind) = (self.config.port, self.config.bind);
+        let Some(kept) = kept else {
+            return ports::choose(ports::wanted(asked), bind, &mut |line| say(line));
+        };
+        let mut wanted = kept.ports;
+        if kept.asked_api != asked {
+            wanted.api = asked;
+        }
+        match self.options.move_ports {
+            true => ports::choose(wanted, bind, &mut |line| say(line)),
+            false => ports::keep(wanted, bind),
+        }
+    }
+
     /// Joins the masters. If one of them must be rebuilt first, the other serves alone, and a person
     /// decides: rebuilding throws away what is left on the one.
-    fn join(&self, joined: &Config, state: &State) -> anyhow::Result<()> {
+    fn join(&self, joined: &Config) -> anyhow::Result<()> {
         let of_setup = joined.clone();
         let outcome = self.interrupt.unless(move || {
             for line in setup::run(&of_setup)? {
@@ -206,7 +228,10 @@ impl Up<'_> {
             return Ok(());
         };
         match error.downcast_ref::<setup::NeedsRejoin>() {
-            Some(need) => super::tell_need(self.config, need, state),
+            Some(need) => {
+                super::tell_need(&self.layout, need);
+                Ok(())
+            }
             None => Err(error),
         }
     }

@@ -230,7 +230,14 @@ pub(super) fn statement(step: Step, link: Link, connection: &str) -> String {
         Step::Create { create_slot } => create(create_slot, false),
         Step::CreateWithRows => create(true, true),
         Step::AttachSlot => format!("ALTER SUBSCRIPTION {name} SET (slot_name = '{slot}')"),
-        Step::SetConnection => format!("ALTER SUBSCRIPTION {name} CONNECTION {connection}"),
+        // A worker that is connecting to the old address waits for as long as whoever has that now is silent, so it is ended. It
+        // begins again by itself.
+        Step::SetConnection => format!(
+            "ALTER SUBSCRIPTION {name} CONNECTION {connection}; \
+             SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_subscription \
+             WHERE subname = '{name}' AND pid IS NOT NULL \
+             AND (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)"
+        ),
         Step::SetOptions => {
             format!("ALTER SUBSCRIPTION {name} SET ({OPTIONS})")
         }
