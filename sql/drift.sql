@@ -26,9 +26,12 @@ SELECT
         CASE WHEN s.subslotname IS NULL THEN 'slot_name = NONE' END
     ], NULL) AS options,
     EXISTS (SELECT FROM pg_catalog.pg_replication_slots AS slot WHERE slot.slot_name = $2) AS slot,
+    -- The manual's role, and the one of this cluster, its member.
     coalesce((
-        SELECT r.rolcanlogin AND r.rolreplication AND coalesce(r.rolvaliduntil > pg_catalog.now(), true)
-        FROM pg_catalog.pg_roles AS r WHERE r.rolname = 'replicator'
+        SELECT bool_and(r.rolcanlogin AND r.rolreplication AND coalesce(r.rolvaliduntil > pg_catalog.now(), true))
+            AND bool_or(r.rolname = 'replicator') AND bool_or(r.rolname <> 'replicator')
+        FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname = 'replicator' OR pg_catalog.starts_with(r.rolname::text, 'replicator_')
     ), false) AS role,
     coalesce(
         pg_catalog.to_regprocedure('imdb_ha.disparadores_mal()') IS NOT NULL, false

@@ -355,7 +355,11 @@ fn a_worker_that_has_stopped_goes_on_when_its_alarm_is_followed() {
     wait_no_alarm(&cluster);
 
     // A password that was changed on the server alone is missed at the next connection.
-    run(&mut first, "ALTER ROLE replicator PASSWORD 'otra'");
+    run(
+        &mut first,
+        "DO $$ DECLARE rol text; BEGIN FOR rol IN SELECT rolname FROM pg_roles WHERE rolname LIKE 'replicator%' LOOP \
+             EXECUTE format('ALTER ROLE %I PASSWORD %L', rol, 'otra'); END LOOP; END $$",
+    );
     run(
         &mut first,
         "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'slot_1_to_2'",
@@ -364,7 +368,7 @@ fn a_worker_that_has_stopped_goes_on_when_its_alarm_is_followed() {
         &cluster,
         &[
             "master2: ",
-            "password authentication failed for user \"replicator\"",
+            "password authentication failed for user \"replicator_",
             "replication setup",
         ],
     );
