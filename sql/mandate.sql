@@ -71,7 +71,13 @@ DECLARE
     ahora imdb_ha.mandato;
 BEGIN
     PERFORM pg_catalog.pg_advisory_lock(1229800514, 2);
-    SELECT * INTO ahora FROM imdb_ha.mandato;
+    BEGIN
+        SELECT * INTO ahora FROM imdb_ha.mandato;
+    EXCEPTION WHEN OTHERS THEN
+        -- A session's lock outlives its transaction.
+        PERFORM pg_catalog.pg_advisory_unlock(1229800514, 2);
+        RAISE;
+    END;
     IF ahora.termino > suyo OR (ahora.termino = suyo AND ahora.titular <> quien) THEN
         PERFORM pg_catalog.pg_advisory_unlock(1229800514, 2);
         RAISE EXCEPTION 'orden del mandato % rechazada: aquí rige el % de %', suyo, ahora.termino, ahora.titular

@@ -131,6 +131,25 @@ fn end_idle_order(session: &mut Session) -> Result<(), Error> {
     Ok(())
 }
 
+/// Has a master wait for nobody if it says itself, at this very moment, that its commits wait for a peer which takes no part. That needs
+/// nobody's term.
+fn stop_if_in_vain(session: &mut Session, node: NodeId) -> Result<(), Error> {
+    let patience = limits::WAIT_MAX_MS as i64;
+    let look = include_str!("../sql/waits_in_vain.sql");
+    let rows = session.query(look, &[&node.slot(), &patience])?;
+    match rows.first().map(|row| row.try_get(0)) {
+        Some(Ok(true)) => set_standby_names(session, node, false),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the term could not be looked at, because somebody holds the table or the lock of the orders. Who does may be the very commit
+/// that waits for the order.
+fn is_locked(done: &Result<(), Error>) -> bool {
+    let code = done.as_ref().err().and_then(Error::code);
+    code == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
 fn is_not_set_up(error: &Error) -> bool {
     let missing = [
         SqlState::UNDEFINED_FUNCTION,
@@ -159,14 +178,9 @@ impl Standby {
     pub fn stop_waiting_in_vain(&self, node: NodeId) {
         let probe = self.0[node.index()].probe.clone();
         self.submit(node, Errand::Order, move |session| {
-            let patience = limits::WAIT_MAX_MS as i64;
-            let look = include_str!("../sql/waits_in_vain.sql");
-            let rows = session.query(look, &[&node.slot(), &patience])?;
-            if matches!(rows.first().map(|row| row.try_get(0)), Some(Ok(true))) {
-                set_standby_names(session, node, false)?;
-            }
+            let done = stop_if_in_vain(session, node);
             let _ = probe.try_send(());
-            Ok(())
+            done
         });
     }
 
@@ -311,6 +325,9 @@ impl Steward {
                 done = steward
                     .orders
                     .give(session, |session| act(session, node, on));
+                if matches!(errand, Errand::Order) && !on && is_locked(&done) {
+                    done = stop_if_in_vain(session, node);
+                }
                 if done.is_err() || wanted() == on {
                     break;
                 }

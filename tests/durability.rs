@@ -92,6 +92,22 @@ fn a_peer_that_is_gone_stops_no_write_and_is_waited_for_again() {
         wait_level(&cluster, "zero-loss");
         cluster.wait_equal();
     }
+    // Who decides cannot be looked at: somebody holds that table, maybe with the very commit that waits for the order.
+    let mut holder = cluster.sql("master1");
+    let mut held = holder.transaction().expect("begin");
+    held.batch_execute("LOCK TABLE imdb_ha.mandato IN ACCESS EXCLUSIVE MODE")
+        .expect("lock");
+    cluster.local(&["kill", "master2"]);
+    let answer = cluster.add("nadie puede mirar");
+    assert_eq!(
+        (answer.status, answer.node()),
+        (201, "master1"),
+        "{answer:?}"
+    );
+    held.rollback().expect("let go");
+    cluster.local(&["start", "master2"]);
+    wait_level(&cluster, "zero-loss");
+    cluster.wait_equal();
 }
 
 /// A link that passes nothing looks like a streaming one, and so does a worker that is held up.
