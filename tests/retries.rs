@@ -10,6 +10,7 @@ use common::{Answer, Cluster, clean_command, wait_until};
 use postgres::Client;
 use relay::{Mode, Relay};
 use std::process::{Child, Stdio};
+use std::time::Instant;
 
 /// A write of one client, and what others do between its commit and its next try. `$` is the id.
 #[derive(Clone, Copy, Debug)]
@@ -190,8 +191,11 @@ impl Stage {
         }
     }
 
-    /// Waits until the first master serves and the second confirms.
+    /// Waits until the first master serves and the second confirms, and until both have answered since. A probe
+    /// that still opens a new connection after the last round would have it reset by the next one, and two
+    /// breaks in a row are taken for a master that is gone.
     fn ready(&self) {
+        let begun = Instant::now();
         wait_until("all is well", || {
             let health = self.cluster.try_ask("GET", "/health", None, &[]);
             let body = health.map_or(serde_json::Value::Null, |answer| answer.body);
@@ -201,6 +205,14 @@ impl Stage {
                     .try_ask("POST", "/switch-to-primary", None, &[]);
             }
             body["active_node"] == "master1" && body["durability"] == "zero-loss"
+        });
+        wait_until("both masters have answered since", || {
+            let waited = begun.elapsed().as_millis() as u64;
+            let status = self.cluster.get("/status").body;
+            ["master1", "master2"].iter().all(|node| {
+                let ago = status["masters"][*node]["heard_ms_ago"].as_u64();
+                ago.is_some_and(|ago| ago < waited)
+            })
         });
     }
 
