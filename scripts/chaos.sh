@@ -7,6 +7,7 @@
 #   scripts/chaos.sh                                        each kind once
 #   scripts/chaos.sh --faults 100 --seed 7                  a long run in another order
 #   scripts/chaos.sh --only kill-active,handover --json     some kinds, for programs
+#   scripts/chaos.sh --peace 180                            no fault for three minutes: no event, no failed request
 #   scripts/chaos.sh --on compose                           the containers of docker-compose.yml, which must be up and
 #                                                           healthy; it neither starts nor stops them
 #   scripts/chaos.sh --help                                 all flags, and the kinds

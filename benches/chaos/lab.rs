@@ -130,6 +130,24 @@ impl Lab {
         Ok(body["durability"].as_str().unwrap_or("").to_string())
     }
 
+    /// What the history has, newest first.
+    pub fn history(&self) -> Result<Vec<Value>, String> {
+        match self.ask("GET", "/history?limit=100")? {
+            (200, body) => Ok(body["data"].as_array().cloned().unwrap_or_default()),
+            (status, body) => Err(format!("/history answers {status} {body}")),
+        }
+    }
+
+    /// How many walsenders the API has woken.
+    pub fn wakeups(&self) -> Result<u64, String> {
+        let (_, metrics) = self.ask("GET", "/metrics")?;
+        let counted = metrics.as_str().unwrap_or_default().lines();
+        Ok(counted
+            .filter(|line| line.starts_with("imdb_ha_walsender_wakeups_total{"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum::<f64>() as u64)
+    }
+
     /// Does one thing to the system. `active` is the master that served when the fault began.
     pub fn strike(&mut self, blow: Blow, active: usize) -> Result<(), String> {
         match blow {

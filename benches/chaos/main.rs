@@ -9,6 +9,7 @@ mod docker;
 mod lab;
 mod load;
 mod local;
+mod peace;
 mod quiet;
 mod relay;
 mod report;
@@ -93,6 +94,9 @@ struct Options {
         value_name = "SECONDS"
     )]
     away: Vec<u64>,
+    /// Run the load for so many seconds without any fault instead; whatever the history notes then is a failure
+    #[arg(long, value_name = "SECONDS", conflicts_with = "quiet", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    peace: Option<u64>,
     /// What `cargo bench` adds by itself, for whoever runs it that way
     #[arg(long, hide = true)]
     bench: bool,
@@ -136,6 +140,9 @@ fn main() -> ExitCode {
     };
     if options.quiet {
         return walk(lab, &options);
+    }
+    if let Some(seconds) = options.peace {
+        return keep_peace(lab, &options, Duration::from_secs(seconds), &stop);
     }
     if !options.json {
         println!(
@@ -181,6 +188,22 @@ fn walk(mut lab: Lab, options: &Options) -> ExitCode {
         Ok(walked) => {
             quiet::sum(&walked, options.json);
             ExitCode::from(u8::from(walked.iter().any(quiet::Walked::is_late)))
+        }
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Load and nothing else.
+fn keep_peace(mut lab: Lab, options: &Options, time: Duration, stop: &AtomicBool) -> ExitCode {
+    let kept = peace::keep(&lab, options.rate, options.seed, time, stop);
+    let given_back = lab.give_back();
+    match kept.and_then(|kept| given_back.map(|()| kept)) {
+        Ok(peace) => {
+            peace.tell(options.json);
+            ExitCode::from(u8::from(!peace.is_kept()))
         }
         Err(error) => {
             eprintln!("chaos: {error}");
