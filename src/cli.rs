@@ -5,6 +5,7 @@ use crate::cluster::NodeId;
 use crate::config::{VARIABLES, Values, flag_of};
 use crate::limits;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// Two PostgreSQL masters that replicate to each other, and an API that goes on when one dies.
@@ -106,9 +107,11 @@ pub enum Local {
         /// Start no API: the masters, joined, and Redis, for an API of your own (`imdb-ha serve`)
         #[arg(long)]
         no_api: bool,
-        /// Take other ports where somebody has those that this cluster had before
+        /// Take other ports where somebody has those that this cluster had before, or that were asked for
         #[arg(long)]
         move_ports: bool,
+        #[command(flatten)]
+        ports: LocalPorts,
         /// Print the state as one line of JSON instead of the banner
         #[arg(long)]
         json: bool,
@@ -135,6 +138,24 @@ pub enum Local {
     Freeze(OneMaster),
     /// Let a frozen master go on
     Thaw(OneMaster),
+}
+
+/// Ports of a local cluster. Its API's is a variable, as it is for an API without a cluster around it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct LocalPorts {
+    /// Port of master1, kept for the next start; an error if somebody has it
+    #[arg(long, value_name = "PORT", value_parser = port(), conflicts_with = "ephemeral")]
+    pub master1_port: Option<u16>,
+    /// Port of master2, likewise
+    #[arg(long, value_name = "PORT", value_parser = port(), conflicts_with = "ephemeral")]
+    pub master2_port: Option<u16>,
+    /// Port of Redis, likewise
+    #[arg(long, value_name = "PORT", value_parser = port(), conflicts_with = "ephemeral")]
+    pub redis_port: Option<u16>,
+}
+
+fn port() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
 }
 
 /// Which master, and how to tell what came of it.
@@ -249,6 +270,16 @@ pub struct Restore {
     pub json: bool,
 }
 
+/// Says which of the arguments are not UTF-8; of those that are, the user knows what they say.
+pub fn not_text(arguments: impl Iterator<Item = OsString>) -> String {
+    let wrong = arguments.enumerate().filter_map(|(number, argument)| {
+        let wrong = argument.to_str().is_none();
+        wrong.then(|| format!("argument {number}, {argument:?}"))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    format!("not UTF-8: {}", wrong.join("; "))
+}
+
 fn kind(text: &str) -> Result<Kind, String> {
     text.parse()
         .map_err(|()| "must be full, diff or incr".to_string())
@@ -355,6 +386,30 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_arguments_that_are_no_text_are_named() {
+        use std::os::unix::ffi::OsStringExt;
+        let arguments = ["imdb-ha", "serve", "--bind"].map(OsString::from);
+        let wrong = OsString::from_vec(b"\xff::1".to_vec());
+        let told = not_text(arguments.into_iter().chain([wrong]));
+        assert_eq!(told, r#"not UTF-8: argument 3, "\xFF::1""#);
+    }
+
+    #[test]
+    fn ports_of_a_local_cluster_are_no_ports_of_an_ephemeral_one() {
+        let parse = |flags: &[&str]| {
+            Cli::try_parse_from([&["imdb-ha", "local", "up"], flags].concat()).is_ok()
+        };
+        assert!(parse(&["--master1-port", "5444", "--redis-port", "6390"]));
+        for wrong in [
+            &["--master1-port", "0"][..],
+            &["--master1-port", "65536"],
+            &["--ephemeral", "--master2-port", "5444"],
+        ] {
+            assert!(!parse(wrong), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@ use crate::limits;
 use crate::output;
 use crate::own_api;
 use serde_json::Value;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 /// Exit code of a strict question when a master serves and a person has to look at something.
@@ -15,7 +14,7 @@ const TO_LOOK_AT: u8 = 2;
 /// Prints the answer; exit code 0 only when a master serves. Alarms change nothing about that unless it is asked for, since whoever
 /// restarts what is not healthy would end the one API that serves, and mend no master by it.
 pub fn report(config: &Config, strict: bool) -> ExitCode {
-    let address = own_api::reachable(SocketAddr::new(config.bind, config.port));
+    let address = own_api::reachable(config.listens_on());
     match own_api::get(address, "/health", limits::API_ASK) {
         Ok((status, body)) => {
             output::print(body.trim_end());

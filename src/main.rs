@@ -41,13 +41,21 @@ mod vital;
 mod wakeup;
 mod watch;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Replication, Subcommands, Table};
 use config::{Config, InvalidConfig};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::InvalidUtf8 => {
+            eprintln!("imdb-ha: {}", cli::not_text(std::env::args_os()));
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
     match run(cli) {
         Ok(code) => code,
         Err(error) if error.is::<InvalidConfig>() => {

@@ -23,7 +23,6 @@ use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +38,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     listen_for_signals(end.clone())?;
     raise_file_limit();
     let config = Arc::new(config);
-    let port = Port::take(SocketAddr::new(config.bind, config.port))?;
+    let port = Port::take(config.listens_on())?;
     let (app, lease) = start(&config)?;
     let why = match wait_for_a_master(&app.board, &asked) {
         Some(why) => why,
@@ -249,11 +248,13 @@ fn start_probes(
 
 fn announce(config: &Config) {
     log::info!(
-        "imdb-ha {} listens on http://{}:{}",
+        "imdb-ha {} listens on http://{}",
         env!("CARGO_PKG_VERSION"),
-        config.bind,
-        config.port
+        config.listens_on()
     );
+    if config.advertised != format!("http://{}", config.listens_on()) {
+        log::info!("others are told to find it at {}", config.advertised);
+    }
     log::info!(
         "master1 is {}, master2 is {}, redis is {}",
         config.master(NodeId::Master1).address(),

@@ -79,13 +79,38 @@ fn up_down_and_up_again_keep_the_data_and_leave_no_process() {
     // The API's port is taken, so it says that it uses another.
     let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = taken.local_addr().expect("its address").port().to_string();
-    let up = home.run(&["local", "up", "--detach", "--port", &port]);
-    assert!(up.status.success(), "{}", said(&up));
+    let free = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let asked = free.local_addr().expect("its address").port();
+    let master1 = ["--master1-port", &asked.to_string()].map(str::to_string);
+    let up = [
+        &["local", "up", "--detach", "--port", &port][..],
+        &[&master1[0], &master1[1]],
+    ]
+    .concat();
+    let refused = home.run(&up);
     assert!(
-        said(&up).contains(&format!("port {port} is taken, so the API uses ")),
+        !refused.status.success()
+            && said(&refused).contains(&format!("port {asked} of master1 is taken")),
         "{}",
-        said(&up)
+        said(&refused)
     );
+    drop(free);
+    // It has masters of its own, and says that it does not use those that are named here.
+    let elsewhere = "postgresql://root:hunter2@db1.example/imdb";
+    let up = home
+        .command(&up)
+        .env("MASTER1_URL", elsewhere)
+        .output()
+        .expect("run imdb-ha");
+    assert!(up.status.success(), "{}", said(&up));
+    for line in [
+        format!("port {port} is taken, so the API uses "),
+        format!("master1: up on port {asked}"),
+        "not used here: MASTER1_URL. ".to_string(),
+    ] {
+        assert!(said(&up).contains(&line), "{line}: {}", said(&up));
+    }
+    assert!(!said(&up).contains("hunter2"));
     // Each line that it gives to try is run as it stands, and answers.
     let text = said(&up);
     let to_try: Vec<&str> = text
@@ -136,6 +161,18 @@ fn up_down_and_up_again_keep_the_data_and_leave_no_process() {
         said(&twice)
     );
     assert!(said(&home.run(&["local", "up", "--detach"])).contains("running already"));
+    let others = home.run(&[
+        "local",
+        "up",
+        "--detach",
+        "--master2-port",
+        &asked.to_string(),
+    ]);
+    assert!(
+        !others.status.success() && said(&others).contains("on other ports"),
+        "{}",
+        said(&others)
+    );
 
     let began = Instant::now();
     let down = home.run(&["local", "down"]);
@@ -181,6 +218,8 @@ fn up_down_and_up_again_keep_the_data_and_leave_no_process() {
         "{text}"
     );
     assert_ne!(port_of(&home.status(), "master2"), of_master2);
+    // The port that was asked for once is kept like the others.
+    assert_eq!(port_of(&home.status(), "master1"), asked);
     assert!(home.run(&["local", "down"]).status.success());
     drop(other);
 

@@ -56,7 +56,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "src/config/check.rs",
         ],
     ),
-    ("env::var", &["src/config/mod.rs"]),
+    ("env::var", &["src/config/mod.rs", "src/config/gather.rs"]),
     (
         "Command::new",
         &[

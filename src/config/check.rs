@@ -1,8 +1,8 @@
 //! The checking of the values: each by its own rule, and everything that is wrong with them at once.
 
-use super::secret::{Secret, SecretUrl, mask};
+use super::secret::{self, Secret, SecretUrl, mask};
 use super::variables::{duration_or_off, is_log_filter, variable};
-use super::{Config, EXAMPLE_TOKEN, PeerAddress, Values, tls};
+use super::{Config, EXAMPLE_TOKEN, PeerAddress, Values, address, tls};
 use crate::cluster::NodeId;
 use crate::limits;
 use crate::pg::{connection_settings, tls::Trust};
@@ -17,7 +17,7 @@ use url::Url;
 pub struct Invalid {
     pub name: &'static str,
     pub reason: String,
-    pub value: String,
+    pub value: Option<String>,
 }
 
 /// Everything that is wrong with the configuration, all at once.
@@ -30,10 +30,9 @@ impl fmt::Display for InvalidConfig {
             .0
             .iter()
             .map(|invalid| {
-                format!(
-                    "{}: {} (got {})",
-                    invalid.name, invalid.reason, invalid.value
-                )
+                let got = invalid.value.as_ref();
+                let got = got.map_or(String::new(), |value| format!(" (got {value})"));
+                format!("{}: {}{got}", invalid.name, invalid.reason)
             })
             .collect();
         f.write_str(&lines.join("\n"))
@@ -102,7 +101,7 @@ impl<'a> Check<'a> {
         self.invalid.push(Invalid {
             name,
             reason: reason.into(),
-            value,
+            value: Some(value),
         });
     }
 
@@ -127,10 +126,13 @@ impl<'a> Check<'a> {
     }
 
     pub(super) fn url(&mut self, name: &'static str, schemes: &[&str]) -> SecretUrl {
-        let url = match Url::parse(&self.text(name)) {
+        let text = self.text(name);
+        let parsed = secret::check_encoding(&text)
+            .and_then(|()| Url::parse(&text).map_err(|error| format!("is not a URL: {error}")));
+        let url = match parsed {
             Ok(url) => url,
-            Err(error) => {
-                self.complain(name, format!("is not a URL: {error}"));
+            Err(reason) => {
+                self.complain(name, reason);
                 // A test holds that every default is valid.
                 return SecretUrl::new(
                     Url::parse(variable(name).default).expect("a valid default"),
@@ -162,7 +164,9 @@ impl<'a> Check<'a> {
                 return url;
             }
         }
-        if let Err(error) = connection_settings(&url, limits::SETUP_CALL) {
+        if let Err(reason) = tls::check_driver(&url.url) {
+            self.complain(name, reason);
+        } else if let Err(error) = connection_settings(&url, limits::SETUP_CALL) {
             let reason = format!("is not a PostgreSQL connection string: {error}");
             self.complain(name, reason);
         }
@@ -200,33 +204,38 @@ impl<'a> Check<'a> {
             NodeId::Master1 => "MASTER1_PEER_ADDRESS",
             NodeId::Master2 => "MASTER2_PEER_ADDRESS",
         };
-        let Some(text) = self.optional(name) else {
-            return PeerAddress {
-                host: master
-                    .url
-                    .host_str()
-                    .unwrap_or("127.0.0.1")
-                    .trim_matches(['[', ']'])
-                    .to_string(),
-                port: master.url.port().unwrap_or(5432),
-            };
+        let of_url = PeerAddress {
+            host: (master.url.host_str().unwrap_or("127.0.0.1"))
+                .trim_matches(['[', ']'])
+                .to_string(),
+            port: master.port(),
         };
-        match text
-            .rsplit_once(':')
-            .map(|(host, port)| (host, port.parse::<u16>()))
-        {
-            Some((host, Ok(port))) if !host.is_empty() && port > 0 => PeerAddress {
-                host: host.trim_matches(['[', ']']).to_string(),
-                port,
+        let Some(text) = self.optional(name) else {
+            return of_url;
+        };
+        match address::host_and_port(&text) {
+            Ok((host, port)) => PeerAddress {
+                host,
+                port: port.unwrap_or(of_url.port),
             },
-            _ => {
-                self.complain(name, "must be host:port");
-                PeerAddress {
-                    host: String::new(),
-                    port: 0,
-                }
+            Err(reason) => {
+                self.complain(name, reason);
+                of_url
             }
         }
+    }
+
+    /// Where others are told to find this API.
+    pub(super) fn advertised(&mut self, bind: IpAddr, port: u16) -> String {
+        let machine = nix::unistd::gethostname().unwrap_or_default();
+        let usual = address::usual(bind, port, &machine.to_string_lossy());
+        let Some(text) = self.optional("ADVERTISE") else {
+            return usual;
+        };
+        address::api(&text, port).unwrap_or_else(|reason| {
+            self.complain("ADVERTISE", reason);
+            usual
+        })
     }
 
     pub(super) fn peer_sslrootcert(&mut self) -> Option<String> {

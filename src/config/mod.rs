@@ -2,14 +2,17 @@
 //! [`VARIABLES`] is the one list of what can be set; the flags, the help and README come from it.
 //! This is the only module that reads the environment.
 
+mod address;
 mod backups;
 mod check;
+mod gather;
 mod secret;
 mod tls;
 mod variables;
 
 pub use backups::{Backups, Plan, ServerCommands};
 pub use check::InvalidConfig;
+pub use gather::gather;
 pub use secret::{Secret, SecretUrl};
 pub use variables::{VARIABLES, as_markdown, flag_of};
 
@@ -18,7 +21,8 @@ use crate::limits;
 use crate::pg::identity::Roster;
 use check::{Check, POSTGRES};
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +56,8 @@ pub struct Config {
     pub admin_token: Option<Secret>,
     /// Where others reach what listens here, if that is another address than it listens on.
     pub published_on: Option<IpAddr>,
+    /// Where others are told to find this API, as a URL.
+    pub advertised: String,
     pub use_sequence: UseSequence,
     pub durability: Mode,
     pub http_workers: usize,
@@ -73,7 +79,7 @@ pub struct Config {
     /// Folder of the local cluster, if one was named.
     pub data: Option<String>,
     /// The home folder, below which the local cluster lives by default for anyone but root.
-    pub home: Option<String>,
+    pub home: Option<PathBuf>,
     /// Folder of PostgreSQL's programs, if one was named.
     pub pg_bin: Option<String>,
     /// Folder with the files that the first start loads, if one was named.
@@ -96,49 +102,6 @@ pub struct PeerAddress {
 /// Values by name of the variable, from wherever they came.
 pub type Values = HashMap<&'static str, String>;
 
-/// Collects the values: a flag wins over the environment, and the environment over `.env` in the
-/// current folder. An empty value counts as not set.
-///
-/// # Errors
-/// A `.env` file that cannot be read or parsed.
-pub fn gather(flags: &Values) -> anyhow::Result<Values> {
-    let mut file = HashMap::new();
-    match dotenvy::from_path_iter(".env") {
-        Ok(entries) => {
-            for entry in entries {
-                let (name, value) =
-                    entry.map_err(|error| anyhow::anyhow!(env_file_error(&error)))?;
-                file.insert(name, value);
-            }
-        }
-        Err(error) if error.not_found() => {}
-        Err(error) => anyhow::bail!("read .env: {error}"),
-    }
-    let mut values = Values::new();
-    for variable in VARIABLES {
-        let value = flags
-            .get(variable.name)
-            .cloned()
-            .or_else(|| std::env::var(variable.name).ok())
-            .or_else(|| file.get(variable.name).cloned())
-            .filter(|value| !value.is_empty());
-        if let Some(value) = value {
-            values.insert(variable.name, value);
-        }
-    }
-    Ok(values)
-}
-
-/// A parse error of dotenvy quotes the whole line, which may hold a password; only its place is told.
-fn env_file_error(error: &dotenvy::Error) -> String {
-    match error {
-        dotenvy::Error::LineParse(_, position) => {
-            format!("read .env: a line is not NAME=VALUE (at its character {position})")
-        }
-        other => format!("read .env: {other}"),
-    }
-}
-
 impl Config {
     /// Checks all values and fills in the defaults.
     ///
@@ -154,11 +117,14 @@ impl Config {
         let redis_url = check.url("REDIS_URL", &["redis", "rediss"]);
         let peers = NodeId::BOTH.map(|node| check.peer_address(node, &masters[node.index()]));
         let cluster_id = check.cluster_id();
+        let port = check.number("PORT", 1, 65_535) as u16;
+        let bind = check.parsed("BIND", AN_ADDRESS);
         let config = Config {
             roster: Arc::new(Roster::new(cluster_id)),
             redis_url,
-            port: check.number("PORT", 1, 65_535) as u16,
-            bind: check.parsed("BIND", AN_ADDRESS),
+            port,
+            bind,
+            advertised: check.advertised(bind, port),
             published_on: (check.optional("PUBLISHED_ON"))
                 .map(|_| check.parsed("PUBLISHED_ON", AN_ADDRESS)),
             admin_token: check.admin_token(),
@@ -190,7 +156,9 @@ impl Config {
             master_settings: check.master_settings(),
             peer_sslrootcert: check.peer_sslrootcert(),
             data: check.optional("IMDB_HA_DATA"),
-            home: std::env::var("HOME").ok().filter(|home| !home.is_empty()),
+            home: std::env::var_os("HOME")
+                .filter(|home| !home.is_empty())
+                .map(PathBuf::from),
             pg_bin: check.optional("PG_BIN"),
             load_at_start: check.optional("LOAD_AT_START"),
             load_dir: check.optional("LOAD_DIR"),
@@ -201,6 +169,11 @@ impl Config {
         };
         check.is_safe_to_publish(&config);
         check.done(config)
+    }
+
+    /// What the API listens on.
+    pub fn listens_on(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.port)
     }
 
     /// The connection string of one master.
@@ -403,8 +376,105 @@ mod tests {
                 port: 5432
             }
         );
-        assert!(check(&[("MASTER1_PEER_ADDRESS", "nowhere")]).is_err());
+        // Without a port it is that of the URL, also where an address has colons of its own.
+        for (text, host, port) in [
+            ("db1", "db1", 5432),
+            ("::1", "::1", 5432),
+            ("[::1]", "::1", 5432),
+            ("[::1]:5433", "::1", 5433),
+        ] {
+            let config = check(&[("MASTER1_PEER_ADDRESS", text)]).expect(text);
+            let host = host.to_string();
+            assert_eq!(config.peer_addresses[0], PeerAddress { host, port });
+        }
+        let of_url = [("MASTER1_URL", "postgresql://root@[::1]:5444/imdb")];
+        let config = check(&of_url).expect("an address of IPv6");
+        let (host, port) = ("::1".to_string(), 5444);
+        assert_eq!(config.peer_addresses[0], PeerAddress { host, port });
+        assert_eq!(config.master(NodeId::Master1).address(), "[::1]:5444");
+        for wrong in [":5432", "db1:", "::1:5433", "db1:5432:1"] {
+            let error = check(&[("MASTER1_PEER_ADDRESS", wrong)]).expect_err(wrong);
+            assert_eq!(error.0[0].name, "MASTER1_PEER_ADDRESS");
+        }
     }
+
+    #[test]
+    fn what_is_told_to_others_is_checked() {
+        let told = |pairs: &[(&'static str, &str)]| check(pairs).map(|config| config.advertised);
+        let ours = [("BIND", "::1"), ("PORT", "5712")];
+        assert_eq!(told(&ours).as_deref(), Ok("http://[::1]:5712"));
+        let named = [("BIND", "0.0.0.0"), ("ADVERTISE", "api1"), ("PORT", "5710")];
+        assert_eq!(told(&named).as_deref(), Ok("http://api1:5710"));
+        // By the name of this machine, whatever that is.
+        let anywhere = told(&[("BIND", "::"), ("PORT", "5712")]).expect("valid");
+        assert!(anywhere.ends_with(":5712"), "{anywhere}");
+        let error = told(&[("ADVERTISE", "http://0.0.0.0:5710")]).expect_err("no machine");
+        assert_eq!(error.0[0].name, "ADVERTISE");
+    }
+
+    #[test]
+    fn a_password_that_ends_its_url_too_early_is_to_be_encoded() {
+        for (url, letter) in [
+            ("postgresql://root:hun#ter2@db/imdb", "%23"),
+            ("postgresql://root:12#hunter2@db/imdb", "%23"),
+            ("postgresql://root:12/hunter2@db/imdb", "%2F"),
+            ("postgresql://root:12?hunter2@db/imdb", "%3F"),
+            ("postgresql://root:h@12/hunter2@db/imdb", "%2F"),
+            ("postgresql://root:h@12/d?hunter2@db/imdb", "%2F"),
+            ("postgresql://root:hunter2%@db/imdb", "%25"),
+            ("postgresql://root:%hunter2@db/imdb", "%25"),
+        ] {
+            let error = check(&[("MASTER2_URL", url)]).expect_err(url).to_string();
+            assert!(error.starts_with("MASTER2_URL: "), "{error}");
+            assert!(error.contains("percent-encode it"), "{error}");
+            assert!(error.contains(letter), "{error}");
+            assert!(
+                !error.contains("hunter") && !error.contains("ter2"),
+                "{error}"
+            );
+        }
+        let error = check(&[("REDIS_URL", "redis://:12/hunter2@redis")]).expect_err("likewise");
+        assert!(error.to_string().contains("percent-encode it"), "{error}");
+        let error =
+            check(&[("MASTER1_URL", "postgresql://root:%ff@db/imdb")]).expect_err("no text");
+        assert!(error.to_string().contains("not UTF-8"), "{error}");
+        let error =
+            check(&[("MASTER1_URL", "postgresql://root:x@db/imdb#hunter2")]).expect_err("#");
+        assert!(!error.to_string().contains("hunter"), "{error}");
+        // What needs no encoding, and what is encoded.
+        for (url, password) in [
+            ("postgresql://root:h@ter:2!@db/imdb", "h@ter:2!"),
+            ("postgresql://root:a%23b%2Fc%3Fd%40%25@db/imdb", "a#b/c?d@%"),
+        ] {
+            let config = check(&[("MASTER2_URL", url)]).expect(url);
+            let found = config.master(NodeId::Master2).password().expect("one");
+            assert_eq!(found.reveal(), password);
+            assert_eq!(config.master(NodeId::Master2).address(), "db:5432");
+        }
+    }
+
+    #[test]
+    fn what_the_driver_takes_and_can_never_work_here_is_refused() {
+        for (parameter, reason) in [
+            ("channel_binding=require", "cannot be had"),
+            ("channel_b%69nding=require", "cannot be had"),
+            ("channel_binding=prefer&channel_binding=require", "twice"),
+            ("target_session_attrs=read-only", "takes writes"),
+        ] {
+            let url = format!("postgresql://root:x@db/imdb?{parameter}");
+            let error = check(&[("MASTER2_URL", &url)]).expect_err(parameter);
+            let told = error.to_string();
+            assert!(
+                told.starts_with("MASTER2_URL: ") && told.contains(reason),
+                "{told}"
+            );
+        }
+        for usable in ["channel_binding=prefer", "target_session_attrs=read-write"] {
+            let url = format!("postgresql://root:x@db/imdb?{usable}");
+            check(&[("MASTER2_URL", &url)]).expect(usable);
+        }
+    }
+
     #[test]
     fn the_same_database_as_both_masters_is_refused() {
         let one = "postgresql://root:hunter2@DB.example/imdb";

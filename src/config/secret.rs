@@ -19,9 +19,47 @@ pub struct Secret(pub(super) String);
 /// What may be shown of a secret value: a URL without its password, of anything else its length.
 pub(super) fn mask(value: &str) -> String {
     match Url::parse(value) {
-        Ok(url) if url.has_host() => format!("{:?}", SecretUrl::new(url)),
+        Ok(url) if url.has_host() && check_encoding(value).is_ok() => {
+            format!("{:?}", SecretUrl::new(url))
+        }
         _ => format!("a secret of {} characters", value.chars().count()),
     }
+}
+
+/// Sees that a URL is split where whoever wrote it means it to be. A password with a `/`, `?` or `#` of its own ends before its
+/// time: what is left of it is then taken for a database's name, and told in errors.
+///
+/// # Errors
+/// What must be written otherwise; nothing of the URL itself.
+pub(super) fn check_encoding(text: &str) -> Result<(), String> {
+    let (_, rest) = text.split_once("://").unwrap_or(("", text));
+    let code = |letter: char| match letter {
+        '/' => "%2F",
+        '?' => "%3F",
+        _ => "%23",
+    };
+    let mut ends = rest.char_indices();
+    let end = ends.find(|(_, letter)| ['/', '?', '#'].contains(letter));
+    if let Some((_, letter)) = end.filter(|(at, _)| rest[*at..].contains('@')) {
+        return Err(format!(
+            "has a {letter} before its last @: where it is part of a password or a user's name, percent-encode it, as {}; \
+             where the @ is not the one before the host, write that as %40",
+            code(letter)
+        ));
+    }
+    if rest.contains('#') {
+        return Err("has a #, after which nothing is read: percent-encode it, as %23".to_string());
+    }
+    let hex = |piece: &str| piece.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if !rest.split('%').skip(1).all(hex) {
+        return Err(
+            "has a % that is not followed by two hexadecimal digits: percent-encode it, as %25"
+                .to_string(),
+        );
+    }
+    let decoded = percent_encoding::percent_decode_str(rest).decode_utf8();
+    decoded.map_err(|_| "is not UTF-8 where it is percent-encoded")?;
+    Ok(())
 }
 
 impl SecretUrl {
@@ -89,6 +127,7 @@ impl fmt::Debug for SecretUrl {
         }
         // A password may also come as a parameter of the query.
         url.set_query(None);
+        url.set_fragment(None);
         f.write_str(url.as_str())
     }
 }

@@ -59,6 +59,25 @@ pub(super) fn files(url: &Url) -> Result<Option<Files>, String> {
     Ok(Some(Files { roots, own }))
 }
 
+/// Refuses what the driver takes and what can never work: it would fail at each connection, and look as if the master were down.
+///
+/// # Errors
+/// Which parameter, and what to do instead.
+pub(super) fn check_driver(url: &Url) -> Result<(), String> {
+    if value(url, "channel_binding")?.as_deref() == Some("require") {
+        return Err(
+            "channel_binding=require cannot be had: the driver does not see the TLS of this program, so it has nothing to bind to; \
+             leave it out, and have the server prove its name by sslmode=verify-full"
+                .to_string(),
+        );
+    }
+    if value(url, "target_session_attrs")?.as_deref() == Some("read-only") {
+        let reason = "target_session_attrs=read-only takes only a server that refuses writes, and a master takes writes";
+        return Err(reason.to_string());
+    }
+    Ok(())
+}
+
 /// The URL without these parameters, for the driver.
 pub(super) fn stripped(url: &Url) -> String {
     let mut url = url.clone();

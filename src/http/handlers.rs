@@ -167,7 +167,8 @@ pub fn status(app: &App, req: &Req) -> Handled {
         "alarms": alarms(app),
         "redis": app.history.redis(),
         "api": {
-            "address": format!("{}:{}", config.bind, config.port),
+            "address": config.listens_on().to_string(),
+            "advertised": config.advertised,
             "workers": config.http_workers,
             "connections_per_master": config.pool_size,
             "admin": if config.admin_token.is_some() { "token" } else { "loopback" },

@@ -68,7 +68,7 @@ pub fn start(
     let (wake2, woken2) = crossbeam_channel::bounded(1);
     let shared = Arc::new(Shared {
         holder: format!("{}-{}-{now}", host(), std::process::id()),
-        address: format!("http://{}:{}", config.bind, config.port),
+        address: config.advertised.clone(),
         config,
         board,
         state: Mutex::new(State {

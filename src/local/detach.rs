@@ -1,6 +1,7 @@
 //! `imdb-ha local up --detach`: `up` as a process of its own.
 
 use super::layout::{Layout, State};
+use super::ports;
 use super::services::follow;
 use super::up::Options;
 use crate::config::{Config, Values};
@@ -25,6 +26,12 @@ pub fn run(config: &Config, values: &Values, options: &Options) -> anyhow::Resul
         .filter(|state| state.up.lives() && state.ready);
     let state = match running {
         Some(state) => {
+            let others = ports::over(state.ports, options.ports) != state.ports;
+            if others && !options.move_ports {
+                bail!(
+                    "it is running already, on other ports than those asked for; `imdb-ha local down` stops it"
+                );
+            }
             say("it is running already");
             state
         }
@@ -47,6 +54,7 @@ fn start_detached(layout: &Layout, values: &Values, options: &Options) -> anyhow
         .args(["local", "up"])
         .args(options.no_api.then_some("--no-api"))
         .args(options.move_ports.then_some("--move-ports"))
+        .args(ports::as_flags(options.ports))
         .envs(values.iter())
         .env("IMDB_HA_DATA", &layout.root);
     command.process_group(0);

@@ -6,6 +6,32 @@ use crate::cluster::NodeId;
 use crate::config::{Config, Values};
 use crate::limits;
 
+/// What is said about other masters, which a local cluster has of its own.
+const OF_OTHERS: &[&str] = &[
+    "MASTER1_URL",
+    "MASTER2_URL",
+    "REDIS_URL",
+    "CLUSTER_ID",
+    "MASTER1_PEER_ADDRESS",
+    "MASTER2_PEER_ADDRESS",
+    // Its masters have no certificates.
+    "PEER_SSLROOTCERT",
+    "BACKUP_CONFIG_DIR",
+];
+
+/// What there is to say to a user who has named other masters and starts a local cluster.
+pub fn not_used(users: &Values) -> Option<String> {
+    let set = OF_OTHERS.iter().filter(|name| users.contains_key(*name));
+    let set: Vec<&str> = set.copied().collect();
+    (!set.is_empty()).then(|| {
+        format!(
+            "WARNING: not used here: {}. A local cluster has masters, Redis and backups of its own; their ports are chosen with \
+             --master1-port, --master2-port and --redis-port. `imdb-ha serve` uses what these variables name",
+            set.join(", ")
+        )
+    })
+}
+
 /// Where the parts of a cluster are.
 fn places(layout: &Layout, ports: Ports) -> anyhow::Result<Values> {
     let url = |node: NodeId| -> anyhow::Result<String> {
@@ -39,19 +65,12 @@ pub fn values(
     ephemeral: bool,
 ) -> anyhow::Result<Values> {
     let mut values = users.clone();
-    // It has an id of its own, whatever the user's is about.
-    values.remove("CLUSTER_ID");
+    // The configuration that belongs to the repositories has it.
+    let known = ["BACKUP_PASSPHRASE", "BACKUP_PASSPHRASE_FILE"];
+    for name in known.iter().chain(OF_OTHERS) {
+        values.remove(name);
+    }
     values.extend(places(layout, ports)?);
-    let not_here = [
-        "MASTER1_PEER_ADDRESS",
-        "MASTER2_PEER_ADDRESS",
-        // Its masters have no certificates.
-        "PEER_SSLROOTCERT",
-        // The configuration that belongs to the repositories has it.
-        "BACKUP_PASSPHRASE",
-        "BACKUP_PASSPHRASE_FILE",
-    ];
-    not_here.iter().for_each(|name| drop(values.remove(name)));
     values
         .entry("STOP_DEADLINE_MS")
         .or_insert_with(|| limits::LOCAL_STOP_DEADLINE_MS.to_string());
@@ -84,4 +103,30 @@ pub fn adopted(values: &Values) -> anyhow::Result<Config> {
     let mut all = places(&layout, state.ports)?;
     all.extend(values.iter().map(|(name, value)| (*name, value.clone())));
     Ok(Config::check(&all)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_local_cluster_does_not_use_is_named() {
+        assert_eq!(
+            not_used(&Values::from([("PORT", "5001".to_string())])),
+            None
+        );
+        let told = not_used(&Values::from([
+            ("REDIS_URL", "redis://:hunter2@redis".to_string()),
+            (
+                "MASTER1_URL",
+                "postgresql://root:hunter2@db1/imdb".to_string(),
+            ),
+        ]));
+        let told = told.expect("two variables");
+        assert!(
+            told.starts_with("WARNING: not used here: MASTER1_URL, REDIS_URL. "),
+            "{told}"
+        );
+        assert!(!told.contains("hunter2"));
+    }
 }

@@ -84,11 +84,18 @@ impl Layout {
         let root = match (&config.data, Uid::effective().is_root(), &config.home) {
             (Some(data), ..) => PathBuf::from(data),
             (None, true, _) => PathBuf::from("/var/lib/imdb-ha"),
-            (None, false, Some(home)) => Path::new(home).join(".local/state/imdb-ha"),
+            (None, false, Some(home)) => home.join(".local/state/imdb-ha"),
             (None, false, None) => bail!("HOME is not set; name a folder with --data"),
         };
+        let root = std::path::absolute(&root)?;
+        // It stands in configurations of PostgreSQL and pgBackRest, and in commands to copy.
+        if root.to_str().is_none() {
+            bail!(
+                "the folder {root:?} of a local cluster is not UTF-8; name another one with --data"
+            );
+        }
         Ok(Layout {
-            root: std::path::absolute(&root)?,
+            root,
             named: config.data.is_some(),
         })
     }

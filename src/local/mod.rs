@@ -41,6 +41,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
             detach: true,
             no_api,
             move_ports,
+            ports,
             json,
             ..
         } => {
@@ -48,6 +49,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
                 ephemeral: false,
                 no_api,
                 move_ports,
+                ports,
                 json,
             };
             detach::run(config, &config::gather(flags)?, &options)
@@ -56,6 +58,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
             ephemeral,
             no_api,
             move_ports,
+            ports,
             json,
             ..
         } => up::run(
@@ -65,6 +68,7 @@ pub fn run(command: Local, config: &Config, flags: &Values) -> anyhow::Result<Ex
                 ephemeral,
                 no_api,
                 move_ports,
+                ports,
                 json,
             },
         ),

@@ -5,6 +5,7 @@ use super::layout::{Kept, Layout, Ports, State};
 use super::ports::{self, Claim};
 use super::services::{Health, follow, health, make_database, start_api, start_redis};
 use super::{archive, end, joined, stop};
+use crate::cli::LocalPorts;
 use crate::cluster::NodeId;
 use crate::config::{Config, Values};
 use crate::imdb::load::at_first_start;
@@ -30,6 +31,8 @@ pub struct Options {
     pub no_api: bool,
     /// Whether other ports may be taken than those that the cluster had before.
     pub move_ports: bool,
+    /// Ports that were asked for.
+    pub ports: LocalPorts,
     pub json: bool,
 }
 
@@ -47,6 +50,9 @@ pub fn run(config: &Config, values: &Values, options: &Options) -> anyhow::Resul
         false => Layout::of(config)?,
     };
     let lock = layout.claim()?;
+    if let Some(notice) = joined::not_used(values) {
+        say(&notice);
+    }
     let mut up = Up {
         config,
         values,
@@ -194,22 +200,23 @@ impl Up<'_> {
         Ok(state)
     }
 
-    /// The ports of the last start, unless there was none or they may be others now. Another one for the API may be asked for.
+    /// The ports of the last start, unless there was none, they may be others now, or others are asked for.
     fn claim_ports(&self, kept: Option<&Kept>) -> anyhow::Result<Claim> {
         if self.options.ephemeral {
             return ports::any();
         }
         let (asked, bind) = (self.config.port, self.config.bind);
-        let Some(kept) = kept else {
-            return ports::choose(ports::wanted(asked), bind, &mut |line| say(line));
-        };
-        let mut wanted = kept.ports;
-        if kept.asked_api != asked {
+        let mut wanted = kept.map_or(ports::wanted(asked), |kept| kept.ports);
+        if kept.is_some_and(|kept| kept.asked_api != asked) {
             wanted.api = asked;
         }
-        match self.options.move_ports {
-            true => ports::choose(wanted, bind, &mut |line| say(line)),
-            false => ports::keep(wanted, bind),
+        let named = self.options.ports;
+        let wanted = ports::over(wanted, named);
+        let mut say = |line: &str| say(line);
+        match (self.options.move_ports, kept) {
+            (true, _) => ports::choose(wanted, LocalPorts::default(), bind, &mut say),
+            (false, None) => ports::choose(wanted, named, bind, &mut say),
+            (false, Some(_)) => ports::keep(wanted, bind),
         }
     }
 

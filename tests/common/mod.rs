@@ -356,6 +356,7 @@ pub fn clean_command_named(program: &str) -> Command {
             "BACKUP_",
             "BIND",
             "ADMIN_",
+            "ADVERTISE",
             "USE_SEQ",
             "IMDB_HA_",
             "REPLICATION_",

@@ -5,7 +5,6 @@ use crate::config::Config;
 use crate::limits;
 use crate::own_api;
 use serde_json::Value;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// What the API said.
@@ -41,7 +40,7 @@ pub fn path(to: NodeId, force: bool) -> String {
 /// # Errors
 /// Why it could not be asked; a refusal is an answer.
 pub fn switch(config: &Config, to: NodeId, force: bool) -> Result<Answer, String> {
-    let address = own_api::reachable(SocketAddr::new(config.bind, config.port));
+    let address = own_api::reachable(config.listens_on());
     let token = config.admin_token.as_ref();
     let (status, body) = own_api::post(address, &path(to, force), token, limits::RESTORE_ORDER)
         .map_err(|error| format!("http://{address}: {error}"))?;
@@ -52,7 +51,7 @@ pub fn switch(config: &Config, to: NodeId, force: bool) -> Result<Answer, String
 /// Waits until the API has seen that `node` is out of service, for [`limits::RESTORE_ORDER`] at the most. Until its next probe it would
 /// fail over there when the other master is stopped. An API that does not answer is not waited for.
 pub fn wait_unfit(config: &Config, node: NodeId) {
-    let address = own_api::reachable(SocketAddr::new(config.bind, config.port));
+    let address = own_api::reachable(config.listens_on());
     let deadline = Instant::now() + limits::RESTORE_ORDER;
     while Instant::now() < deadline {
         match own_api::get(address, "/status", limits::API_ASK) {

@@ -5,14 +5,13 @@ use crate::config::Config;
 use crate::limits;
 use crate::own_api;
 use serde_json::Value;
-use std::net::SocketAddr;
 
 /// The master that the API serves from, or served from last.
 ///
 /// # Errors
 /// Why the API could not be asked, in words.
 pub fn ask(config: &Config) -> Result<NodeId, String> {
-    let address = own_api::reachable(SocketAddr::new(config.bind, config.port));
+    let address = own_api::reachable(config.listens_on());
     let (status, body) = own_api::get(address, "/active-node", limits::API_ASK)
         .map_err(|error| format!("http://{address}: {error}"))?;
     understand(status, &body)
