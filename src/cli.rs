@@ -3,6 +3,7 @@
 use crate::backup::Kind;
 use crate::cluster::NodeId;
 use crate::config::{VARIABLES, Values, flag_of};
+use crate::imdb::load::Allow;
 use crate::limits;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -63,17 +64,7 @@ pub enum Subcommands {
     },
     /// Load IMDb's files into both masters: title.basics, title.akas, title.crew, title.episode, title.principals,
     /// title.ratings and name.basics, or any of them, as .tsv or .tsv.gz
-    Load {
-        /// The folder with the files
-        #[arg(value_name = "DIR")]
-        folder: std::path::PathBuf,
-        /// The outcome as JSON
-        #[arg(long)]
-        json: bool,
-        /// One master alone, for measuring: the two differ afterwards
-        #[arg(long, hide = true)]
-        only: Option<Node>,
-    },
+    Load(Load),
     /// Compare every row of the two masters, while writes go on; exit code 1 unless they are equal
     Compare(Compare),
     /// Show the conflicts that the masters have settled, newest first; exit code 1 when one could not be asked
@@ -91,6 +82,36 @@ pub enum Subcommands {
     /// Print a table of the documentation as the program has it
     #[command(hide = true)]
     Table { which: Table },
+}
+
+/// What to load.
+#[derive(Clone, Debug, Args)]
+pub struct Load {
+    /// The folder with the files
+    #[arg(value_name = "DIR")]
+    pub folder: std::path::PathBuf,
+    /// The outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Take a file without rows, which empties its tables
+    #[arg(long)]
+    pub allow_empty: bool,
+    /// Take files that leave fewer than 90 of 100 rows that are there now
+    #[arg(long)]
+    pub allow_shrink: bool,
+    /// One master alone, for measuring: the two differ afterwards
+    #[arg(long, hide = true)]
+    pub only: Option<Node>,
+}
+
+impl Load {
+    /// What may happen to the rows that are there.
+    pub fn allow(&self) -> Allow {
+        Allow {
+            empty: self.allow_empty,
+            shrink: self.allow_shrink,
+        }
+    }
 }
 
 /// What can be done with the local cluster.

@@ -136,8 +136,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Rejoin { node, yes, json } => {
             replication::rejoin::report(&config, node.id(), yes, json)
         }
-        Subcommands::Load { folder, only, json } => {
-            imdb::load::report(&config, &folder, only.map(cli::Node::id), json)
+        Subcommands::Load(load) => {
+            let (only, allow) = (load.only.map(cli::Node::id), load.allow());
+            imdb::load::report(&config, &load.folder, only, allow, load.json)
         }
         Subcommands::Compare(wanted) => replication::compare::report(&config, &wanted),
         Subcommands::Conflicts { json, limit } => conflicts::report(&config, limit as usize, json),
@@ -151,7 +152,7 @@ fn ask_who_they_are(command: &Subcommands, config: &Config) {
     let needs_them = matches!(
         command,
         Subcommands::Backup(_)
-            | Subcommands::Load { .. }
+            | Subcommands::Load(_)
             | Subcommands::Compare(_)
             | Subcommands::Conflicts { .. }
     );

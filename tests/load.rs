@@ -25,7 +25,7 @@ fn each_quirk_of_the_files_is_a_row_or_a_reject_with_its_reason() {
          tt0000005\tmovie\tToo\tfew\t0\n\
          tt0000006\tmovie\tT\tT\t\\N\t\\N\t\\N\t\\N\t\\N\n\
          tt0000007\tmovie\tT\tT\t0\t99999\t\\N\t\\N\t\\N\n\
-         tt0000008\tmovie\tnu\0l\tT\t0\t\\N\t\\N\t\\N\t\\N"
+         tt0000008\tmovie\tnu\0l\tT\t0\t\\N\t\\N\t\\N\t\\N\n"
     ));
     files.packed("name.basics.tsv.gz", &format!(
         "{NAMES}nm0000001\tÁlvaro \\ Núñez\t1930\t2001\tactor,juggler\ttt0000001,tt0000404,tt0000003\n\
@@ -497,7 +497,7 @@ fn a_part_of_the_files_keeps_the_rest_and_what_belongs_to_nothing_any_more_is_to
         "title.basics.tsv",
         format!("{BASICS}{}{}", title(1), title(2)),
     );
-    let outcome = loaded(&cluster, &titles);
+    let outcome = loaded_with(&cluster, &titles, &["--allow-shrink"]);
     assert_equal(&cluster);
     assert_eq!(
         (&outcome["rows_orphaned"], &outcome["orphans"]),

@@ -71,7 +71,8 @@ fn assert_refused(answer: &str, status: u16, code: &str) {
 fn load(cluster: &Cluster, file: &str) {
     let authorization = format!("Bearer {TOKEN}");
     let headers = [("Authorization", authorization.as_str())];
-    let answer = cluster.ask("POST", "/load", Some(file), &headers);
+    let path = "/load?allow_shrink=true";
+    let answer = cluster.ask("POST", path, Some(file), &headers);
     assert_eq!(answer.status, 202, "{answer:?}");
     let place = answer.header("Location").expect("a job").to_string();
     let mut job = Value::Null;

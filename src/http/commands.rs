@@ -25,11 +25,7 @@ pub fn switch_to_secondary(app: &App, req: &Req) -> Handled {
 
 fn switch(app: &App, req: &Req, to: NodeId) -> Handled {
     let [force] = input::parameters(&req.query, ["force"])?;
-    let force = match force.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(Problem::new(msg::PARAMETER_INVALID, "force (true, false)")),
-    };
+    let force = input::flag("force", force.as_deref())?;
     let done = app.supervisor.switch(to, force);
     done.map_err(|error| problem_of(app, to, error))?;
     Ok(Reply::ok(200, json!({ "ok": true, "active_node": to })))

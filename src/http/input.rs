@@ -128,6 +128,21 @@ pub fn parameters<const N: usize>(
     Ok(values)
 }
 
+/// A parameter that is said or not.
+///
+/// # Errors
+/// When it is neither `true` nor `false`.
+pub fn flag(name: &str, value: Option<&str>) -> Result<bool, Fault> {
+    match value {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Fault::new(
+            msg::PARAMETER_INVALID,
+            format!("{name} (true, false)"),
+        )),
+    }
+}
+
 /// A page of `GET /generos`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {

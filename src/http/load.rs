@@ -8,6 +8,7 @@ use super::server::{Guest, Shared, Work};
 use super::wire::Watched;
 use super::{App, Problem, Reply, Req};
 use crate::imdb::jobs::Refused;
+use crate::imdb::load::Allow;
 use crate::limits;
 use serde_json::json;
 use std::fs::File;
@@ -18,8 +19,12 @@ use std::time::{Duration, Instant};
 
 /// `POST /load`: loads the file that has arrived, and says where to follow it.
 pub fn begin(app: &App, req: &Req, file: File) -> Result<Reply, Problem> {
-    input::no_parameters(&req.query)?;
-    let (id, job) = app.loads.begin(file).map_err(problem_of)?;
+    let [empty, shrink] = input::parameters(&req.query, ["allow_empty", "allow_shrink"])?;
+    let allow = Allow {
+        empty: input::flag("allow_empty", empty.as_deref())?,
+        shrink: input::flag("allow_shrink", shrink.as_deref())?,
+    };
+    let (id, job) = app.loads.begin(file, allow).map_err(problem_of)?;
     let mut reply = Reply::ok(202, json!({ "ok": true, "job": job }));
     reply.headers.push(("Location", format!("/load/{id}")));
     Ok(reply)

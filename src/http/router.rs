@@ -125,7 +125,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/titulos", Access::Anyone, Place::Worker, titulos::list, "titles by words, genre, years, type and votes, sorted; see [Films](#films)"),
     route("GET", "/titulos/{id}", Access::Anyone, Place::Worker, titulos::read, "one title, `tt0111161` or `111161`, with ratings, directors, writers and cast"),
     route("GET", "/personas/{id}", Access::Anyone, Place::Worker, titulos::person, "one person, `nm0000151` or `151`, with a page of films: `?limit=`, `?after=`"),
-    Route { method: "POST", path: "/load", access: Access::Admin, place: Place::Upload, handler: Handler::File(load::begin), about: "loads the body, one of IMDb's files (.tsv or .tsv.gz), into both masters; answers 202 with the job" },
+    Route { method: "POST", path: "/load", access: Access::Admin, place: Place::Upload, handler: Handler::File(load::begin), about: "loads the body, one of IMDb's files (.tsv or .tsv.gz), into both masters; answers 202 with the job. `?allow_empty=true` takes one without rows, `?allow_shrink=true` one that leaves far fewer rows" },
     route("GET", "/load/{id}", Access::Anyone, Place::Front, load::job, "how far a load is, or what came of it"),
     route("GET", "/health", Access::Anyone, Place::Front, handlers::health, "200 while a master serves (`ok` is false when it refuses writes), else 500; with the alarms"),
     route("GET", "/active-node", Access::Anyone, Place::Front, handlers::active_node, "the master that serves, or served last"),

@@ -4,7 +4,7 @@ use super::format::Layout;
 use super::load::preflight::Found;
 use super::load::read::{Lines, lines};
 use super::load::report::{Phase, Progress};
-use super::load::{self, Wanted};
+use super::load::{self, Allow, Wanted};
 use crate::cluster::NodeId;
 use crate::config::Config;
 use crate::limits;
@@ -84,7 +84,7 @@ impl Jobs {
     ///
     /// # Errors
     /// See [`Refused`].
-    pub fn begin(&self, file: File) -> Result<(u64, Value), Refused> {
+    pub fn begin(&self, file: File, allow: Allow) -> Result<(u64, Value), Refused> {
         // The file has no name but this one, for as long as it is open.
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let layout = which(&path).map_err(Refused::Invalid)?;
@@ -113,7 +113,7 @@ impl Jobs {
                     path,
                     name: layout.name.to_string(),
                 };
-                let run = AssertUnwindSafe(|| jobs.run(id, found));
+                let run = AssertUnwindSafe(|| jobs.run(id, found, allow));
                 let outcome = catch_unwind(run)
                     .unwrap_or_else(|_| Err("it panicked; please report it".to_string()));
                 jobs.end(id, outcome);
@@ -127,10 +127,11 @@ impl Jobs {
         Ok((id, job.as_json()))
     }
 
-    fn run(&self, id: u64, found: Found) -> Result<Progress, String> {
+    fn run(&self, id: u64, found: Found, allow: Allow) -> Result<Progress, String> {
         let wanted = Wanted {
             files: vec![found],
             nodes: NodeId::BOTH.to_vec(),
+            allow,
             interrupt: None,
         };
         log::info!("load {id}: {} begins", wanted.files[0].name);

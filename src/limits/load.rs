@@ -26,6 +26,15 @@ pub const LOAD_CODE_BYTES: usize = super::CODE_MAX_CHARS;
 /// megabyte in its index; taking them apart makes text up to 37 times as long (11 times for a ligature, 3.4 times for words of a few letters).
 pub const LOAD_TITLE_BYTES: usize = 10_000;
 
+/// Names that are read of a folder in the place of a file, and how many are shown of them.
+pub const LOAD_FOLDER_MAX: usize = 1_000;
+/// See [`LOAD_FOLDER_MAX`].
+pub const LOAD_FOLDER_SHOWN: usize = 10;
+
+/// A load that would leave fewer rows than so many of a hundred that are there is refused. IMDb's files grow, and lose some hundred rows a
+/// day; one that was cut off between two lines lacks any part of them.
+pub const LOAD_SHRINK_PERCENT: u64 = 90;
+
 /// Genres in one file. IMDb has 28.
 pub const LOAD_GENRES_MAX: usize = 200;
 

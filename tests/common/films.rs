@@ -45,19 +45,24 @@ impl Files {
     }
 }
 
-pub fn load(cluster: &Cluster, files: &Files) -> Output {
-    cluster.run(&["load", "--json", &files.path().display().to_string()])
+pub fn load(cluster: &Cluster, files: &Files, flags: &[&str]) -> Output {
+    let folder = files.path().display().to_string();
+    cluster.run(&[&["load", "--json", &folder], flags].concat())
 }
 
 pub fn loaded(cluster: &Cluster, files: &Files) -> Value {
-    let output = load(cluster, files);
+    loaded_with(cluster, files, &[])
+}
+
+pub fn loaded_with(cluster: &Cluster, files: &Files, flags: &[&str]) -> Value {
+    let output = load(cluster, files, flags);
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// Why a load was refused.
 pub fn refused(cluster: &Cluster, files: &Files) -> String {
-    let output = load(cluster, files);
+    let output = load(cluster, files, &[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

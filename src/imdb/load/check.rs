@@ -18,6 +18,7 @@ impl Load<'_> {
         let files = &self.wanted.files;
         let (progress, tell, interrupt) =
             (&mut self.progress, &mut self.tell, self.wanted.interrupt);
+        let allow_empty = self.wanted.allow.empty;
         let scans = std::thread::scope(|scope| -> anyhow::Result<Vec<Result<Scan, String>>> {
             let mut threads = Vec::new();
             for (index, found) in files.iter().enumerate() {
@@ -31,7 +32,9 @@ impl Load<'_> {
                 threads.push(
                     Builder::new()
                         .name("load-check".to_string())
-                        .spawn_scoped(scope, move || preflight::scan(found, &interrupted, count))?,
+                        .spawn_scoped(scope, move || {
+                            preflight::scan(found, allow_empty, &interrupted, count)
+                        })?,
                 );
             }
             while !threads.iter().all(|thread| thread.is_finished()) {

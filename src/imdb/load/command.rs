@@ -2,7 +2,7 @@
 
 use super::masters::Masters;
 use super::report::{Phase, Progress};
-use super::{Wanted, files_in, finish, run};
+use super::{Allow, Wanted, files_in, finish, run};
 use crate::bars::Bar;
 use crate::cluster::NodeId;
 use crate::config::Config;
@@ -20,6 +20,7 @@ pub fn report(
     config: &Config,
     folder: &Path,
     only: Option<NodeId>,
+    allow: Allow,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::listen(false)?;
@@ -28,6 +29,7 @@ pub fn report(
     let wanted = Wanted {
         files,
         nodes: only.map_or(NodeId::BOTH.to_vec(), |node| vec![node]),
+        allow,
         interrupt: Some(&interrupt),
     };
     let progress = run(config, wanted, &mut |progress| bars.show(progress));
@@ -112,6 +114,7 @@ pub fn at_first_start(config: &Config) -> anyhow::Result<Option<String>> {
     let wanted = Wanted {
         files: files_in(Path::new(folder))?,
         nodes: NodeId::BOTH.to_vec(),
+        allow: Allow::default(),
         interrupt: None,
     };
     let progress = run(config, wanted, &mut |_| ())?;

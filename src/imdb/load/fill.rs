@@ -2,10 +2,11 @@
 
 use super::known::{Catalogues, Ids, Known, Places};
 use super::preflight::{Found, Scan};
-use super::read::Lines;
+use super::read::{CUT_OFF, Lines};
 use super::report::Phase;
 use super::room;
 use super::rows::Reader;
+use super::shrink::{Count, RATED};
 use super::sink::Sink;
 use super::taker::Taker;
 use super::{Load, stage};
@@ -30,6 +31,7 @@ impl Load<'_> {
         for node in self.masters.nodes.clone() {
             made.push((node, stage::definitions(&self.masters, node, &names)?));
         }
+        self.count_before(&scans)?;
         let codes: BTreeSet<Vec<u8>> = scans
             .iter()
             .flat_map(|scan| scan.genres.iter().cloned())
@@ -57,12 +59,15 @@ impl Load<'_> {
         let mut known = self.known(&mut scans)?;
         stage::prepare(&self.masters)?;
         self.enter(Phase::Rows);
+        let mut arrived: Vec<Count> = Vec::new();
         if self.rates_titles_there() {
             self.rate_titles_there(&mut known)?;
         }
         for (index, scan) in scans.into_iter().enumerate() {
-            self.file(index, scan, &mut known, &mut catalogues)?;
+            arrived.extend(self.file(index, scan, &mut known, &mut catalogues)?);
         }
+        arrived.push((RATED, known.ratings.given));
+        self.check_shrink(&arrived)?;
         // Of titles that were all rejected nothing is left, and no genre either.
         new_genres.retain(|(number, _)| catalogues.genres_used.has(*number));
         self.enter(Phase::Keys);
@@ -97,14 +102,14 @@ impl Load<'_> {
         Ok(known)
     }
 
-    /// Loads one file: a thread reads, this one takes the lines apart, and others send.
+    /// Loads one file: a thread reads, this one takes the lines apart, and others send. Returns how many rows each table has got.
     fn file(
         &mut self,
         index: usize,
         scan: Scan,
         known: &mut Known,
         catalogues: &mut Catalogues,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<Count>> {
         let began = Instant::now();
         let Found { layout, path, name } = &self.wanted.files[index];
         let layout: &'static Layout = layout;
@@ -155,7 +160,8 @@ impl Load<'_> {
         }
         of_file.seconds = began.elapsed().as_secs_f64();
         of_file.phase = Phase::Done;
-        Ok(())
+        let names = layout.tables.iter().map(|table| table.name);
+        Ok(names.zip(counts).collect())
     }
 
     /// Keys, indexes and statistics, on all masters at once, and on each of them for several tables at a time.
@@ -249,6 +255,8 @@ fn blocks_of(mut file: Lines) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
                 let mut block = Vec::with_capacity(limits::LOAD_BLOCK_BYTES + 4096);
                 let read = match file.next_block(&mut block) {
                     Ok(false) => break,
+                    // It was read to its end before, and had one then.
+                    Ok(true) if file.is_unended() => Err(io::Error::other(CUT_OFF)),
                     Ok(true) => Ok(block),
                     Err(error) => Err(error),
                 };

@@ -9,15 +9,18 @@ mod check;
 mod command;
 mod exchange;
 mod fill;
+mod find;
 mod known;
 mod masters;
 mod orphans;
+mod packed;
 pub mod preflight;
 mod ratings;
 pub mod read;
 pub mod report;
 mod room;
 mod rows;
+mod shrink;
 mod sink;
 mod stage;
 mod swap;
@@ -25,6 +28,7 @@ mod taker;
 mod unfinished;
 
 pub use command::{at_first_start, report};
+pub use shrink::Allow;
 pub use unfinished::finish;
 
 use crate::cluster::NodeId;
@@ -38,6 +42,7 @@ use exchange::{Exchange, Failed};
 use masters::Masters;
 use preflight::Found;
 use report::{Phase, Progress};
+use shrink::Count;
 use std::path::Path;
 use std::time::Instant;
 
@@ -46,6 +51,7 @@ pub struct Wanted<'a> {
     pub files: Vec<Found>,
     /// Both, but for measuring.
     pub nodes: Vec<NodeId>,
+    pub allow: Allow,
     pub interrupt: Option<&'a Interrupt>,
 }
 
@@ -57,7 +63,7 @@ pub type Tell<'a> = &'a mut (dyn FnMut(&Progress) + Send);
 /// # Errors
 /// When there are none, or one is there twice.
 pub fn files_in(folder: &Path) -> anyhow::Result<Vec<Found>> {
-    preflight::find(folder).map_err(anyhow::Error::msg)
+    find::find(folder).map_err(anyhow::Error::msg)
 }
 
 /// Loads the files.
@@ -81,6 +87,7 @@ pub fn run(config: &Config, wanted: Wanted<'_>, tell: Tell<'_>) -> anyhow::Resul
         began: now.to_string(),
         origin: format!("imdb_ha_carga_{}", now.as_millisecond()),
         clock: Instant::now(),
+        before: Vec::new(),
         wanted,
         progress,
         tell,
@@ -112,6 +119,8 @@ struct Load<'a> {
     began: String,
     origin: String,
     clock: Instant,
+    /// The rows that were there of what is replaced, unless nobody minds how many are left.
+    before: Vec<Count>,
     progress: Progress,
     tell: Tell<'a>,
 }

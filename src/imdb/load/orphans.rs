@@ -27,7 +27,7 @@ pub struct Child {
 impl Load<'_> {
     /// Looks for them on those masters that are loaded the first, and makes them rejects on all; returns the tables that have some.
     pub(super) fn find_orphans(&mut self, made: &Definitions) -> anyhow::Result<Vec<Child>> {
-        let mut bereft = Vec::new();
+        let (mut bereft, mut left) = (Vec::new(), Vec::new());
         for child in children(made, &self.progress.files)? {
             // The same rows on all masters, whatever somebody writes at this moment.
             let mut sink = Sink::open(&self.masters, child.table, &self.origin)?;
@@ -38,11 +38,20 @@ impl Load<'_> {
                 }
                 self.check_interrupt()
             })?;
-            if sink.end()?.first().is_some_and(|rows| *rows > 0) {
-                self.reject(&child)?;
-                bereft.push(child);
+            let lost = sink.end()?.first().copied().unwrap_or(0);
+            if lost == 0 {
+                continue;
             }
+            if !self.wanted.allow.shrink {
+                for (name, there) in self.count(vec![child.name()])? {
+                    self.before.push((name, there));
+                    left.push((name, there.saturating_sub(lost)));
+                }
+            }
+            self.reject(&child)?;
+            bereft.push(child);
         }
+        self.check_shrink(&left)?;
         self.count_orphans()?;
         Ok(bereft)
     }

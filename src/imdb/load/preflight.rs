@@ -4,12 +4,14 @@
 use super::cells;
 use super::known::{SCATTERED, is_code};
 use super::ratings::Ratings;
-use super::read::{Lines, lines};
-use crate::imdb::format::{File, LAYOUTS, Layout};
+use super::read::{self, CUT_OFF, Lines, lines};
+use crate::imdb::format::{File, Layout};
 use crate::limits;
 use roaring::RoaringBitmap;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+const NO_ROWS: &str = "it has no rows, only its first line; to empty its tables: --allow-empty, or allow_empty=true over HTTP";
 
 /// A file that can be loaded.
 #[derive(Debug)]
@@ -31,57 +33,18 @@ pub struct Scan {
     pub ratings: Ratings,
 }
 
-/// The files of a folder, in the order in which they are loaded.
-///
-/// # Errors
-/// In words, all that is wrong: none of the files, or one of them twice.
-pub fn find(folder: &Path) -> Result<Vec<Found>, String> {
-    let mut found = Vec::new();
-    let mut wrong = Vec::new();
-    for layout in LAYOUTS {
-        let names = [".tsv.gz", ".tsv"].map(|end| format!("{}{end}", layout.name));
-        let there: Vec<&String> = names
-            .iter()
-            .filter(|name| folder.join(name).exists())
-            .collect();
-        match there[..] {
-            [] => {}
-            [name] => found.push(Found {
-                layout,
-                path: folder.join(name),
-                name: name.clone(),
-            }),
-            _ => wrong.push(format!(
-                "{} and {} are both there; keep one",
-                names[0], names[1]
-            )),
-        }
-    }
-    if found.is_empty() && wrong.is_empty() {
-        let names: Vec<&str> = LAYOUTS.iter().map(|layout| layout.name).collect();
-        wrong.push(format!(
-            "{} has none of IMDb's files: {} (.tsv or .tsv.gz)",
-            folder.display(),
-            names.join(", ")
-        ));
-    }
-    match wrong.is_empty() {
-        true => Ok(found),
-        false => Err(wrong.join("; ")),
-    }
-}
-
 /// Reads a whole file; `tell` hears how many rows there were so far.
 ///
 /// # Errors
 /// In words, what is wrong with it and in which line.
 pub fn scan(
     found: &Found,
+    allow_empty: bool,
     is_interrupted: &dyn Fn() -> bool,
     mut tell: impl FnMut(u64),
 ) -> Result<Scan, String> {
     let layout = found.layout;
-    let at = |line: u64, what: String| format!("{}, line {line}: {what}", found.name);
+    let at = |line: u64, what: &str| format!("{}, line {line}: {what}", found.name);
     let open = |error: std::io::Error| format!("{}: {error}", found.name);
     let mut file = Lines::open(&found.path).map_err(open)?;
     let mut scan = Scan::default();
@@ -89,42 +52,38 @@ pub fn scan(
     let (mut block, mut number) = (Vec::new(), 0);
     while file
         .next_block(&mut block)
-        .map_err(|error| at(number + 1, error.to_string()))?
+        .map_err(|error| at(number + 1, &error.to_string()))?
     {
-        if let Err(error) = std::str::from_utf8(&block) {
-            let before = &block[..error.valid_up_to()];
-            let line = number + 1 + memchr::memchr_iter(b'\n', before).count() as u64;
-            return Err(at(line, "this is not UTF-8".to_string()));
+        // What is wrong with a line that was cut off, is that.
+        let last = number + memchr::memchr_iter(b'\n', &block).count() as u64;
+        let at = |line: u64, what: &str| match file.is_unended() && line == last && line > 1 {
+            true => at(line, CUT_OFF),
+            false => at(line, what),
+        };
+        if let Some((line, what)) = not_text(&block, number) {
+            return Err(at(line, &what));
         }
         for line in lines(&block) {
             number += 1;
             match number {
-                1 => check_header(layout, line).map_err(|what| at(1, what))?,
-                2 => check_width(layout, line).map_err(|what| at(2, what))?,
+                1 => check_header(layout, line).map_err(|what| at(1, &what))?,
+                2 => check_width(layout, line).map_err(|what| at(2, &what))?,
                 _ => {}
             }
             if number == 1 {
                 continue;
             }
-            if layout.has_places {
-                keys.see(line);
-            }
-            match layout.file {
-                File::Titles => see_genres(layout, line, &mut scan.genres),
-                // What is none is rejected when the file is loaded.
-                File::Ratings => drop(scan.ratings.see(line)),
-                _ => {}
-            }
+            see(layout, line, &mut scan, &mut keys);
         }
         if scan.genres.len() > limits::LOAD_GENRES_MAX {
             let what = format!(
                 "more than {} genres; the last column is no list of them",
                 limits::LOAD_GENRES_MAX
             );
-            return Err(at(number, what));
+            return Err(at(number, &what));
         }
         if keys.rows_of_scattered > limits::LOAD_PLACES_MAX {
-            return Err(at(number, SCATTERED.to_string()));
+            return Err(at(number, SCATTERED));
         }
         tell(number.saturating_sub(1));
         if is_interrupted() {
@@ -132,11 +91,43 @@ pub fn scan(
         }
     }
     if number == 0 {
-        return Err(at(1, "the file is empty".to_string()));
+        return Err(at(1, "the file is empty"));
+    }
+    if file.is_unended() {
+        return Err(at(number, CUT_OFF));
+    }
+    if number == 1 && !allow_empty {
+        return Err(format!("{}: {NO_ROWS}", found.name));
     }
     scan.rows = number - 1;
     scan.scattered = keys.scattered;
     Ok(scan)
+}
+
+/// The first line of a block that is no text, and what it is; the block begins after so many lines.
+fn not_text(block: &[u8], lines_before: u64) -> Option<(u64, String)> {
+    let error = std::str::from_utf8(block).err()?;
+    let before = &block[..error.valid_up_to()];
+    let line = lines_before + 1 + memchr::memchr_iter(b'\n', before).count() as u64;
+    let other = read::known_as(block).filter(|_| lines_before == 0);
+    let what = other.map(|what| format!("the file is {what}"));
+    Some((
+        line,
+        what.unwrap_or_else(|| "this is not UTF-8".to_string()),
+    ))
+}
+
+/// Notes what the loading must know beforehand.
+fn see(layout: &Layout, line: &[u8], scan: &mut Scan, keys: &mut Keys) {
+    if layout.has_places {
+        keys.see(line);
+    }
+    match layout.file {
+        File::Titles => see_genres(layout, line, &mut scan.genres),
+        // What is none is rejected when the file is loaded.
+        File::Ratings => drop(scan.ratings.see(line)),
+        _ => {}
+    }
 }
 
 fn check_header(layout: &Layout, line: &[u8]) -> Result<(), String> {
@@ -217,6 +208,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imdb::format::LAYOUTS;
 
     #[test]
     fn a_title_that_comes_back_is_scattered() {
