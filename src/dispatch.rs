@@ -4,7 +4,7 @@
 use crate::board::Board;
 use crate::cluster::{Event, NodeId};
 use crate::limits;
-use crate::pg::{Call, CallError, Session, Sessions, is_of_the_server};
+use crate::pg::{Call, CallError, Session, Sessions, is_of_a_rule, is_of_the_server};
 use crate::supervisor::Supervisor;
 use crossbeam_channel::select;
 use std::sync::Arc;
@@ -150,9 +150,10 @@ impl Dispatch {
         })
     }
 
-    /// Tells of a write that the server refused for a reason of its own: it may refuse all of them.
+    /// Tells of a write that the server refused for a reason of its own, or by a rule: it may refuse all of them.
     fn doubt(&self, kind: Kind, node: NodeId, error: &postgres::Error) {
-        let own = error.code().is_some_and(is_of_the_server);
+        let own = error.code();
+        let own = own.is_some_and(|code| is_of_the_server(code) || is_of_a_rule(code));
         if own && kind == Kind::Write && self.board.may_doubt(node) {
             self.supervisor.report(Event::WriteDoubted { node });
         }

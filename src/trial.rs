@@ -3,7 +3,7 @@
 
 use crate::cluster::NodeId;
 use crate::limits;
-use crate::pg::{explain, is_of_the_server};
+use crate::pg::{explain, is_of_a_rule, is_of_the_server};
 use postgres::{Client, Error};
 use std::time::Instant;
 
@@ -32,7 +32,8 @@ fn run(client: &mut Client, statements: &str) -> Result<Option<String>, Error> {
     let Err(error) = tried else { return Ok(None) };
     // It has left its transaction open. If that cannot be ended, the next question finds out why.
     let _ = client.batch_execute("ROLLBACK");
-    match error.code().is_some_and(is_of_the_server) {
+    let own = error.code();
+    match own.is_some_and(|code| is_of_the_server(code) || is_of_a_rule(code)) {
         true => Ok(Some(explain(&error))),
         false => Err(error),
     }

@@ -172,6 +172,30 @@ fn a_master_that_refuses_writes_does_not_serve() {
         &["ALTER TABLE imdb_ha.otros RENAME TO borrados"],
     );
     home(&cluster);
+
+    // A trigger of somebody's refuses every row, which is no error of the server's own.
+    sql(
+        &cluster,
+        "master1",
+        &[
+            "CREATE FUNCTION public.cerrado() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'cerrado por inventario'; END $$",
+            "CREATE TRIGGER cerrado BEFORE INSERT ON generos \
+             FOR EACH ROW EXECUTE FUNCTION public.cerrado()",
+        ],
+    );
+    let answer = cluster.add("rechazado");
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_left(&cluster, "cerrado por inventario");
+    sql(
+        &cluster,
+        "master1",
+        &[
+            "DROP TRIGGER cerrado ON generos",
+            "DROP FUNCTION public.cerrado()",
+        ],
+    );
+    home(&cluster);
     cluster.wait_equal();
     cluster.wait_compare();
 }

@@ -216,7 +216,7 @@ impl Cluster {
         };
         if facts.waits_for == WaitsFor::Other {
             return Some(Reason::seen(
-                "synchronous_standby_names of the active master is somebody else's; clear it there",
+                "synchronous_standby_names of the active master is not of this program, so its writes wait for others, perhaps in vain; there: ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()",
             ));
         }
         if !facts.peer_streaming {

@@ -15,7 +15,7 @@ pub use settings::{
     master_settings, over_socket, without_waiting,
 };
 pub use unsent::unsent;
-pub use verdict::is_of_the_server;
+pub use verdict::{is_of_a_rule, is_of_the_server};
 
 use std::error::Error;
 

@@ -14,6 +14,15 @@ const OF_THE_SERVER: &[&str] = &[
     "XX",    // corruption
 ];
 
+/// With which a rule of the database refuses a row: a constraint, or a trigger. It may hold for this row or for all of them.
+const OF_A_RULE: &[&str] = &["23502", "23514", "P0001"];
+
+/// Whether a rule of the database has refused the row, which only a row that should pass can judge: there is none in the schema that
+/// a row of this program would break.
+pub fn is_of_a_rule(code: &SqlState) -> bool {
+    OF_A_RULE.contains(&code.code())
+}
+
 /// Whether a server that refuses with this code would refuse any client's write. That a value is wrong, a key taken, a lock held
 /// or a time limit over is no reason of the server's, nor are too many connections, of which a session knows nothing.
 pub fn is_of_the_server(code: &SqlState) -> bool {
@@ -36,6 +45,9 @@ mod tests {
             "22001", "23505", "23502", "40001", "55P03", "57014", "P0001", "53300",
         ] {
             assert!(!is_of_the_server(&SqlState::from_code(code)), "{code}");
+        }
+        for (code, rule) in [("23514", true), ("P0001", true), ("23505", false)] {
+            assert_eq!(is_of_a_rule(&SqlState::from_code(code)), rule, "{code}");
         }
     }
 }
