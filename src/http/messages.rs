@@ -56,9 +56,15 @@ messages! {
     PARAMETER_INVALID: "parameter_invalid", 400,
         "Parámetro no válido: {}.",
         "Invalid parameter: {}.";
+    REQUEST_INVALID: "request_invalid", 400,
+        "La petición no es HTTP/1.1 válido: {}.",
+        "The request is not valid HTTP/1.1: {}.";
     FRAMING_INVALID: "framing_invalid", 400,
-        "Solo se admite 'Transfer-Encoding: chunked', y nunca junto con Content-Length.",
-        "Only 'Transfer-Encoding: chunked' is supported, and never beside a Content-Length.";
+        "La longitud del cuerpo no está clara: hace falta un solo Content-Length, en dígitos, o bien 'Transfer-Encoding: chunked' sin él.",
+        "The length of the body is not clear: it takes one Content-Length, in digits, or else 'Transfer-Encoding: chunked' without it.";
+    FIELD_TWICE: "field_twice", 400,
+        "El campo '{}' está dos veces.",
+        "Field '{}' is there twice.";
     TABLES_INVALID: "tables_invalid", 400,
         "'tables' debe ser una lista de nombres de tablas, como {\"tables\": [\"generos\"]}.",
         "'tables' must be a list of names of tables, such as {\"tables\": [\"generos\"]}.";
@@ -98,6 +104,9 @@ messages! {
     METHOD_NOT_ALLOWED: "method_not_allowed", 405,
         "La ruta no admite ese método; admite: {}.",
         "The path does not take that method; it takes: {}.";
+    REQUEST_TIMEOUT: "request_timeout", 408,
+        "La petición no llegó completa a tiempo.",
+        "The request did not arrive in full in time.";
     ID_TAKEN: "id_taken", 409,
         "Conflicto de clave primaria: el id_genero {} ya existe.",
         "Primary key conflict: id_genero {} exists already.";
@@ -140,9 +149,21 @@ messages! {
     BODY_TOO_LARGE: "body_too_large", 413,
         "El cuerpo supera los {} bytes.",
         "The body is larger than {} bytes.";
+    TARGET_TOO_LONG: "target_too_long", 414,
+        "La línea de la petición supera los {} bytes.",
+        "The request line is longer than {} bytes.";
+    CODING_UNSUPPORTED: "coding_unsupported", 415,
+        "El cuerpo no puede venir codificado con 'Content-Encoding: {}'; envíelo tal cual.",
+        "The body cannot come with 'Content-Encoding: {}'; send it as it is.";
     TYPE_UNSUPPORTED: "type_unsupported", 415,
         "El cuerpo debe enviarse con 'Content-Type: application/json' y en UTF-8.",
         "The body must be sent with 'Content-Type: application/json' and in UTF-8.";
+    EXPECTATION_FAILED: "expectation_failed", 417,
+        "Solo se admite 'Expect: 100-continue'.",
+        "Only 'Expect: 100-continue' is supported.";
+    HEADERS_TOO_LARGE: "headers_too_large", 431,
+        "Las cabeceras son demasiadas o demasiado largas; el máximo es {}.",
+        "The headers are too many or too long; the most is {}.";
     INTERNAL: "internal", 500,
         "Error interno; está en el registro.",
         "Internal error; it is in the log.";
@@ -161,6 +182,9 @@ messages! {
     UNHEALTHY: "unhealthy", 500,
         "Ningún maestro puede atender.",
         "No master can serve.";
+    METHOD_UNKNOWN: "method_unknown", 501,
+        "El servidor no conoce ese método.",
+        "The server does not know that method.";
     NO_MASTER: "no_master", 503,
         "Ningún maestro puede atender; intente de nuevo en unos segundos.",
         "No master can serve; try again in a few seconds.";
@@ -176,6 +200,9 @@ messages! {
     OVERLOADED: "overloaded", 503,
         "Demasiadas peticiones a la vez; intente de nuevo en un momento.",
         "Too many requests at once; try again in a moment.";
+    VERSION_UNSUPPORTED: "version_unsupported", 505,
+        "Solo se admite HTTP/1.1 o HTTP/1.0.",
+        "Only HTTP/1.1 or HTTP/1.0 is supported.";
 }
 
 /// The languages of the texts.

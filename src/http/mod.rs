@@ -1,17 +1,21 @@
-//! The HTTP API over tiny_http, which no other module knows. `listener.rs` keeps the port answered, `server.rs` moves bytes and threads,
-//! `router.rs` has the table of routes, `handlers.rs` and `create.rs` what each does, `input.rs` what it
-//! accepts, `messages.rs` every error text, and `turns.rs` keeps the order of a connection.
+//! The HTTP API. `front.rs` faces the clients and hands clean requests to tiny_http (`inner.rs`), which no other module knows;
+//! `server.rs` takes them there and has the threads, `router.rs` the table of routes, `handlers.rs` and `create.rs` what each does,
+//! `input.rs` what it accepts, and `messages.rs` every error text. `head.rs`, `target.rs` and `chunked.rs` are RFC 9110 and 9112, purely.
 
 mod access;
+mod answer;
 mod backups;
-mod body;
+mod chunked;
+mod clients;
 mod commands;
 mod compare;
 mod conflicts;
 mod create;
-mod deadlines;
-mod ending;
+mod front;
+mod gate;
 mod handlers;
+mod head;
+mod inner;
 pub mod input;
 pub mod listener;
 mod load;
@@ -20,8 +24,8 @@ mod metrics;
 pub mod router;
 pub mod server;
 pub mod stop;
+mod target;
 mod titulos;
-mod turns;
 mod wire;
 
 use crate::backup::keeper::Keeper;
@@ -64,7 +68,6 @@ pub struct App {
 
 /// A request, as a handler sees it.
 pub struct Req {
-    pub language: Language,
     /// When the answer must be out.
     pub deadline: Instant,
     /// The `{id}` of the route's path, if it has one.

@@ -3,6 +3,7 @@
 use super::messages as msg;
 use super::{App, Done, Problem, Reply, Req};
 use super::{backups, commands, compare, conflicts, create, handlers, load, metrics, titulos};
+use serde_json::json;
 use std::fs::File;
 
 /// Who may use a route.
@@ -13,37 +14,44 @@ pub enum Access {
     Admin,
 }
 
-/// Where a route is served. What needs a master may have to wait for one, and what does not must be
-/// answered all the same, however many requests are waiting.
+/// What a route waits for. What needs a master may have to wait for one, and what does not must be
+/// answered all the same, however many requests are waiting; see `gate.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// By the thread that received the request, from memory.
+    /// Nothing: it is answered from memory.
     Front,
-    /// By a worker.
+    /// A master, as a read or a switch.
     Worker,
-    /// By a writer: a call that can be held up by a commit must not take the workers of the reads.
+    /// A master, as a change: one that is held up by a commit must not take the workers of the reads.
     Writer,
-    /// By a writer, with a JSON body.
+    /// The same, with a JSON body.
     WriterWithBody,
-    /// By a thread of those for what is no data: the history in Redis, the conflict logs, a comparison, the backups. What these
-    /// wait for must not take the workers and writers of the rows.
+    /// What is no data: the history in Redis, the conflict logs, a comparison, the backups. It must not take the workers of the rows.
     Aside,
-    /// By such a thread, with a JSON body.
+    /// The same, with a JSON body.
     AsideWithBody,
-    /// By such a thread, with a JSON body or without any.
+    /// The same, with a JSON body or without any.
     AsideMaybeWithBody,
-    /// By a thread that takes in files, with the body as a file.
+    /// The same, with the body as a file.
     Upload,
-    /// By whoever has read the JSON body, since the handler waits for nothing.
+    /// Nothing, with a JSON body: the write lane answers later.
     Lane,
 }
 
 impl Place {
-    /// Whether it is one of the threads for what is no data.
+    /// Whether it is what is no data.
     pub const fn is_aside(self) -> bool {
         matches!(
             self,
-            Place::Aside | Place::AsideWithBody | Place::AsideMaybeWithBody
+            Place::Aside | Place::AsideWithBody | Place::AsideMaybeWithBody | Place::Upload
+        )
+    }
+
+    /// Whether the handler reads a JSON body.
+    pub const fn takes_body(self) -> bool {
+        matches!(
+            self,
+            Place::WriterWithBody | Place::AsideWithBody | Place::AsideMaybeWithBody | Place::Lane
         )
     }
 }
@@ -149,30 +157,56 @@ pub const ROUTES: &[Route] = &[
 /// # Errors
 /// 404 for an unknown path; 405, with the methods that it takes, for a known one.
 pub fn find(method: &str, path: &str) -> Result<(&'static Route, Option<String>), Problem> {
-    let path = match path {
-        "/" => path,
-        _ => path.strip_suffix('/').unwrap_or(path),
-    };
-    let matching: Vec<_> = ROUTES
-        .iter()
-        .filter_map(|route| Some((route, matches(route.path, path)?)))
-        .collect();
-    if matching.is_empty() {
-        return Err(msg::NOT_FOUND.into());
-    }
+    let path = without_slash(path);
     // tiny_http leaves the body of an answer to HEAD away by itself.
     let wanted = if method == "HEAD" { "GET" } else { method };
-    if let Some((route, id)) = matching.iter().find(|(route, _)| route.method == wanted) {
-        return Ok((route, id.clone()));
+    let mut of_method = ROUTES.iter().filter(|route| route.method == wanted);
+    if let Some(found) = of_method.find_map(|route| Some((route, matches(route.path, path)?))) {
+        return Ok(found);
     }
-    let mut allowed: Vec<&str> = matching.iter().map(|(route, _)| route.method).collect();
-    if allowed.contains(&"GET") {
-        allowed.push("HEAD");
+    let allowed = allowed(path);
+    if allowed.is_empty() {
+        return Err(msg::NOT_FOUND.into());
     }
-    let allowed = allowed.join(", ");
     let mut problem = Problem::new(msg::METHOD_NOT_ALLOWED, allowed.clone());
     problem.headers.push(("Allow", allowed));
     Err(problem)
+}
+
+fn without_slash(path: &str) -> &str {
+    match path {
+        "/" => path,
+        _ => path.strip_suffix('/').unwrap_or(path),
+    }
+}
+
+/// The methods that a path takes; empty for an unknown one.
+fn allowed(path: &str) -> String {
+    let matching = ROUTES
+        .iter()
+        .filter(|route| matches(route.path, path).is_some());
+    let mut allowed: Vec<&str> = matching.map(|route| route.method).collect();
+    if allowed.contains(&"GET") {
+        allowed.push("HEAD");
+    }
+    allowed.join(", ")
+}
+
+/// The answer to `OPTIONS` of a path, or of `*`.
+///
+/// # Errors
+/// 404 for an unknown path.
+pub fn options(path: &str) -> Result<Reply, Problem> {
+    let allowed = match path {
+        "*" => "GET, HEAD, POST, PUT, DELETE".to_string(),
+        path => allowed(without_slash(path)),
+    };
+    if allowed.is_empty() {
+        return Err(msg::NOT_FOUND.into());
+    }
+    let mut reply = Reply::ok(200, json!({ "ok": true, "methods": allowed }));
+    reply.headers.push(("Allow", format!("{allowed}, OPTIONS")));
+    Ok(reply)
 }
 
 /// Whether `path` fits `pattern`; if so, what stands in the place of `{id}`.

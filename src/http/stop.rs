@@ -1,11 +1,9 @@
 //! The orderly stop: nobody else is let in, and everything that was accepted is answered, up to a deadline.
 
+use super::clients::Standing;
 use super::server::{Http, Shared};
-use super::turns::Standing;
-use super::wire::Wire;
 use crate::limits;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -41,9 +39,7 @@ impl Http {
         self.close_the_port(deadline);
         let mut seen = HashMap::new();
         loop {
-            let open = self.shared.close_idle(self.port.number(), &mut seen);
-            let unanswered = self.shared.under_way.load(Ordering::SeqCst);
-            let stopped = Stopped { unanswered, open };
+            let stopped = self.shared.close_idle(&mut seen);
             if stopped.is_clean() || Instant::now() >= deadline {
                 return stopped;
             }
@@ -51,7 +47,7 @@ impl Http {
         }
     }
 
-    /// Lets nobody else in, waits until tiny_http has taken whoever is, and closes the port.
+    /// Lets nobody else in, waits until whoever is has been accepted, and closes the port.
     fn close_the_port(&self, deadline: Instant) {
         if let Err(error) = self.port.refuse_newcomers() {
             log::warn!("keep newcomers out while stopping: {error}; some of them may be cut off");
@@ -68,48 +64,33 @@ impl Http {
     }
 }
 
-/// What a stop remembers of a connection.
-struct Seen {
-    standing: Standing,
-    /// Since when nothing has happened there.
-    since: Instant,
-    /// Its client keeps its own end open.
-    closed: bool,
-}
-
 impl Shared {
-    /// Closes the connections on which nothing has happened for a while; returns how many others there are.
-    fn close_idle(&self, port: u16, seen: &mut HashMap<SocketAddr, Seen>) -> usize {
-        // Without the list nobody can be closed, and the end of the process does it.
-        let open = Wire::all(port).unwrap_or_default();
-        let mut left = 0;
-        for (client, wire) in open {
-            let standing = self.turns.standing(client);
-            let seen = seen.entry(client).or_insert_with(|| Seen {
-                standing,
-                since: Instant::now(),
-                closed: false,
-            });
-            if seen.closed {
+    /// Ends the connections on which nothing has happened for a while; returns how many are left. `seen` is what was seen before: the
+    /// moves of each, and since when there was no other one.
+    fn close_idle(&self, seen: &mut HashMap<u64, (u32, Instant)>) -> Stopped {
+        let mut left = Stopped {
+            unanswered: 0,
+            open: 0,
+        };
+        for (number, client) in self.clients.all() {
+            // The moves first: whoever moves meanwhile is looked at again.
+            let (moves, standing) = (client.moves(), client.standing());
+            if standing == Standing::Over {
                 continue;
             }
-            // What comes on one that is over is not read.
-            let moves = standing != Standing::Over && wire.has_unread();
-            if moves || seen.standing != standing {
-                (seen.standing, seen.since) = (standing, Instant::now());
+            left.open += 1;
+            left.unanswered += usize::from(standing != Standing::Idle);
+            let seen = seen.entry(number).or_insert((moves, Instant::now()));
+            if seen.0 != moves {
+                *seen = (moves, Instant::now());
             }
-            let quiet = seen.since.elapsed();
+            let quiet = seen.1.elapsed();
             match standing {
-                // If it waits for the rest of a body, its client is too slow; if for a master, nothing is lost.
-                Standing::Busy if quiet >= limits::STOP_STALL => wire.end_reading(),
-                Standing::Idle | Standing::Over if quiet >= limits::STOP_IDLE => {
-                    wire.close();
-                    seen.closed = true;
-                    continue;
-                }
+                // What has come by now is still read and answered.
+                Standing::Idle if quiet >= limits::STOP_IDLE => client.end_reading(),
+                Standing::Reading if quiet >= limits::STOP_STALL => client.end_reading(),
                 _ => {}
             }
-            left += 1;
         }
         left
     }

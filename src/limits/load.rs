@@ -65,7 +65,7 @@ pub const LOAD_BODY_WINDOW: Duration = Duration::from_secs(30);
 /// See [`LOAD_BODY_WINDOW`].
 pub const LOAD_BODY_LEAST: u64 = 256 * 1024;
 
-/// Files that may arrive at the same time, each taken in by a thread; one that comes while another is loaded is refused at once.
+/// Files that may arrive at the same time; one that comes while another is loaded is refused at once.
 pub const HTTP_UPLOADS: usize = 2;
 
 /// Loads that are remembered.

@@ -179,11 +179,11 @@ pub const LANE_TICK: Duration = Duration::from_millis(20);
 
 // --- HTTP -------------------------------------------------------------------------------------
 
-/// Worker threads: those that may wait for a master. More than the sessions of both masters, so that
-/// one that freezes cannot hold them all.
+/// Requests that read or switch and may be with the masters at a time, each with a worker. More than the sessions of both masters, so
+/// that one that freezes cannot hold them all.
 pub const HTTP_WORKERS: u64 = 24;
 
-/// Sessions of a master for each thread that serves updates and deletions. Of eight sessions, four and
+/// Sessions of a master for each update or deletion that may be with it at a time. Of eight sessions, four and
 /// one for each lane can be held up by commits; two are left to the reads.
 pub const SESSIONS_PER_WRITER: usize = 2;
 
@@ -191,52 +191,21 @@ pub const SESSIONS_PER_WRITER: usize = 2;
 /// search: four reads at a time are 1,855 a second with a p99 of 28 ms, eight 1,460 and 68 ms, three 1,627 and 26 ms.
 pub const SESSIONS_PER_READER: u32 = 2;
 
-/// Threads for what is no data: the history, the conflict logs, comparisons and backups. What they wait for has a bound of two seconds
+/// The same for what is no data: the history, the conflict logs, comparisons and backups. What they wait for has a bound of two seconds
 /// at most, and nobody's rows wait for them.
 pub const HTTP_ASIDE: usize = 4;
 
-/// Requests that may wait for these threads; beyond it the client gets 503 at once.
+/// Requests that may wait to be one of these; beyond it the client gets 503 at once.
 pub const ASIDE_QUEUE: usize = 32;
 
 /// Sessions of each master for the conflict logs alone, so that a lock on one holds up no session of the requests.
 pub const CONFLICTS_SESSIONS: u32 = 2;
-
-/// Threads that read bodies which have not come along with their request.
-pub const HTTP_BODIES: usize = 8;
-
-/// Answers that may wait for a thread that sends them. A connection has one at a time, so this is a
-/// bound on clients; the answers of a whole batch come at once.
-pub const ANSWER_QUEUE: usize = 4_096;
 
 /// Deadline of a request, from the moment it was received.
 pub const REQUEST_DEADLINE_MS: u64 = 8_000;
 
 /// Body of a request, in bytes. The longest genre with every character escaped is under 4 KiB.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
-
-/// A connection that sends nothing for this long is closed, half-sent request or not.
-pub const CLIENT_SILENCE: Duration = Duration::from_secs(10);
-
-/// A client that does not read its answer holds the thread that sends it for this long, per piece.
-pub const CLIENT_STUCK: Duration = Duration::from_secs(2);
-
-/// A body that nobody wants is read for this long, so that its connection can go on.
-pub const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
-
-/// A longer one is not read to its end: its request is answered at once, and its connection ends.
-pub const DRAIN_MAX_BYTES: usize = 1024 * 1024;
-
-/// A client that has been answered and sends nothing more for so long has read its answer, or never will.
-pub const LINGER_SILENCE: Duration = Duration::from_secs(1);
-
-/// How often it is looked for more of it.
-pub const LINGER_PAUSE: Duration = Duration::from_millis(10);
-
-/// How often it is looked whether the time of such a body, or of one that is read, is over.
-pub const DEADLINES_LOOK: Duration = Duration::from_millis(500);
-
-/// Requests whose unread body waits to be drained off.
-pub const DRAIN_QUEUE: usize = 64;
 
 /// Length of a genre, in characters.
 pub const GENRE_MAX_CHARS: usize = 255;
@@ -355,7 +324,6 @@ const _: () = assert!(
     HTTP_WORKERS > 2 * POOL_SIZE,
     "one frozen master must not hold all workers"
 );
-const _: () = assert!(PULSE_INTERVAL.as_millis() * 3 < CLIENT_SILENCE.as_millis());
 const _: () = assert!(
     API_STOP.as_millis() + SERVER_STOP_FAST.as_millis() + SERVER_STOP_IMMEDIATE.as_millis() < 9_000
 );

@@ -13,10 +13,10 @@ pub const STOP_IDLE: Duration = Duration::from_millis(300);
 /// At a stop, a client that owes the rest of a body and sends nothing for so long is not waited for.
 pub const STOP_STALL: Duration = Duration::from_secs(1);
 
-/// How often a stop looks at the connections that are left. It asks the system about each descriptor, some microseconds.
+/// How often a stop looks at the connections that are left.
 pub const STOP_LOOK: Duration = Duration::from_millis(10);
 
-/// How long a stop waits for the connections that the system has taken for us and tiny_http has not: a moment, and as long as the
+/// How long a stop waits for the connections that the system has taken and this program has not: a moment, and as long as the
 /// other end of one that is being made takes to say so.
 pub const STOP_BACKLOG: Duration = Duration::from_millis(100);
 /// See [`STOP_BACKLOG`]; for a machine without a processor to spare.
@@ -26,20 +26,65 @@ pub const STOP_BACKLOG_MAX: Duration = Duration::from_secs(2);
 /// than [`super::START_PATIENCE_MS`], after which the peer of a primary that is not well serves.
 pub const START_LISTEN: Duration = Duration::from_secs(6);
 
-/// Listeners that go deaf within this time are counted together. Each is replaced; more than a few in so short a time cannot be helped
-/// by another one.
-pub const DEAF_WINDOW: Duration = Duration::from_secs(600);
+/// Pause before the next client is let in when the last one could not be (out of file descriptors, for instance).
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 
-/// Time that the API's own pulse gets for its answer.
-pub const PULSE_PATIENCE: Duration = Duration::from_secs(2);
+// --- clients ----------------------------------------------------------------------------------
 
-/// The listener carries [`super::CLIENT_SILENCE`] as its own accept timeout, so somebody must connect more
-/// often than that; see `http/listener.rs`.
-pub const PULSE_INTERVAL: Duration = Duration::from_secs(3);
+/// Clients that are connected at the same time, each with a thread. Some two thousand can wait for the masters, in
+/// [`super::CALL_QUEUE`], [`super::LANE_QUEUE`] and the like, and `/health` is answered beside them. The next one gets 503.
+pub const HTTP_CLIENTS: usize = 3_072;
 
-/// How long a connection can lie in tiny_http's queue without a thread, or, of several, each after the
-/// other; see `http/listener.rs`.
-pub const NUDGE_INTERVAL: Duration = Duration::from_millis(20);
+/// The least, where the limit of open files allows no more.
+pub const HTTP_CLIENTS_LEAST: usize = 16;
 
-/// Pause before a listener that failed is built again (out of file descriptors, for instance).
-pub const LISTENER_RETRY: Duration = Duration::from_millis(500);
+/// Open files that are not those of clients: the connections to the masters, the log, files that are loaded.
+pub const FILES_OF_OTHERS: usize = 256;
+
+/// Stack of the thread of a client, which runs no handler.
+pub const CLIENT_STACK_BYTES: usize = 512 * 1024;
+
+/// Head of a request, in bytes.
+pub const HEAD_MAX_BYTES: usize = 32 * 1024;
+
+/// Its first line. RFC 9112 recommends 8,000 bytes at the least.
+pub const LINE_MAX_BYTES: usize = 8 * 1024;
+
+/// Its headers. A browser with its cookies and three proxies sends some thirty.
+pub const HEADERS_MAX: usize = 100;
+
+/// Empty lines before a request; RFC 9112 wants one to be ignored.
+pub const EMPTY_LINES_MAX: usize = 8;
+
+/// A line with the size of a chunk, or of its trailer section, in bytes.
+pub const CHUNK_LINE_MAX_BYTES: usize = 1024;
+
+/// All of those of one body.
+pub const CHUNKS_FRAMING_MAX_BYTES: usize = 8 * super::BODY_MAX_BYTES;
+
+/// A connection that sends nothing for this long is closed; a request that is not whole after this time gets 408.
+pub const CLIENT_SILENCE: Duration = Duration::from_secs(10);
+
+/// A client that does not read its answer is given up after this time, per piece.
+pub const CLIENT_STUCK: Duration = Duration::from_secs(2);
+
+/// The same for all of an answer.
+pub const CLIENT_STUCK_ALL: Duration = Duration::from_secs(60);
+
+/// A client that has been answered and sends nothing more for so long has read its answer, or never will.
+pub const LINGER_SILENCE: Duration = Duration::from_secs(1);
+
+/// Whoever goes on sending then is listened to for this long.
+pub const LINGER_MAX: Duration = Duration::from_secs(10);
+
+/// Connections to tiny_http that are kept while nobody needs them, each with a thread of tiny_http's.
+pub const INNER_KEPT: usize = 512;
+
+/// An answer, or a request, whose memory is kept for the next one of the same client.
+pub const KEPT_BYTES: usize = 128 * 1024;
+
+/// A new connection to tiny_http is answered within this time, which takes some 0.1 ms, on a machine with a processor to spare.
+pub const INNER_GREETING: Duration = Duration::from_secs(5);
+
+/// No handler takes so long, so it is a defect when one does; its client is told, and the process goes on.
+pub const INNER_ANSWER: Duration = Duration::from_secs(90);
