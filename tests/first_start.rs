@@ -49,7 +49,7 @@ fn the_first_start_loads_the_sample_and_the_next_one_nothing() {
     }
     assert!(
         start("/nowhere")
-            .contains("load: ALARM nothing was loaded: /nowhere has none of IMDb's files")
+            .contains("load: ALARM nothing was loaded: /nowhere: No such file or directory")
     );
 }
 

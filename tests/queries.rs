@@ -399,7 +399,7 @@ fn what_is_wrong_is_refused_by_name() {
             "/titulos?orden=titulo",
             400,
             "parameter_invalid",
-            "orden (votos, -votos",
+            "orden (relevancia, votos, -votos",
         ),
         ("/titulos?after=5", 400, "parameter_invalid", "after (next)"),
         (

@@ -91,7 +91,7 @@ fn assert_replicates(cluster: &Cluster) {
                 "imdb_ha.buscable(titulo_principal, titulo_original)",
             ] {
                 let sql = format!(
-                    "SELECT id_titulo::text FROM titulos WHERE {of_title} @@ plainto_tsquery('simple', imdb_ha.sin_acentos('{words}'))"
+                    "SELECT id_titulo::text FROM titulos WHERE {of_title} @@ imdb_ha.consulta('{words}', 'contiene')"
                 );
                 assert_eq!(texts(&mut client, &sql).len(), found, "{words} on {node}");
             }
@@ -177,11 +177,11 @@ fn a_record_that_is_not_this_programs_is_refused_and_nothing_is_changed() {
             "migration 1 (imdb) was applied there in another form than this program has",
         ),
         (
-            "INSERT INTO imdb_ha.migraciones (numero, nombre, sha256) VALUES (2, 'futura', '')",
-            "it has migration 2 (futura), which this program does not know; it belongs to a newer version",
+            "INSERT INTO imdb_ha.migraciones (numero, nombre, sha256) VALUES (3, 'futura', '')",
+            "it has migration 3 (futura), which this program does not know; it belongs to a newer version",
         ),
         (
-            "UPDATE imdb_ha.migraciones SET numero = 3",
+            "UPDATE imdb_ha.migraciones SET numero = numero + 2",
             "its record has migration 3 (imdb) where number 1 should be",
         ),
     ] {
@@ -224,16 +224,18 @@ fn masters_of_a_version_without_the_films_are_brought_up_to_date() {
     let text = said(&upgraded);
     let lines: Vec<&str> = text.lines().collect();
     let names = "categorias, public.episodios, public.generos_imdb";
-    for (node, line) in [("master1", lines[2]), ("master2", lines[3])] {
+    for (node, line) in [("master1", lines[4]), ("master2", lines[5])] {
         let begin = format!("{node}: publication pub_imdb publishes public.cargas, public.{names}");
         assert!(line.starts_with(&begin), "{line}");
     }
-    let lines = [&lines[..2], &lines[4..]].concat();
+    let lines = [&lines[..4], &lines[6..]].concat();
     assert_eq!(
         lines,
         [
             "master1: migration 1 (imdb) applied",
+            "master1: migration 2 (palabras) applied",
             "master2: migration 1 (imdb) applied",
+            "master2: migration 2 (palabras) applied",
             "master2: subscription sub_from_master1 takes the tables that master1 publishes now",
             "master1: subscription sub_from_master2 takes the tables that master2 publishes now",
         ]
@@ -256,6 +258,63 @@ fn masters_of_a_version_without_the_films_are_brought_up_to_date() {
     }
     let again = cluster.run(&["replication", "setup"]);
     assert_eq!(said(&again).trim(), "nothing to do: the masters are joined");
+    words_of_titles_that_were_there(&cluster, &whole);
+}
+
+/// From the version before the words: the titles stay, and are found by the new ones.
+fn words_of_titles_that_were_there(cluster: &Cluster, whole: &[String]) {
+    for node in MASTERS {
+        let mut client = cluster.sql(node);
+        client
+            .batch_execute("DELETE FROM imdb_ha.migraciones WHERE numero = 2")
+            .expect("an earlier record");
+        let back = "ALTER TABLE titulos DROP COLUMN buscable; DROP INDEX titulos_buscable, titulos_alternos_palabras; \
+             DROP FUNCTION imdb_ha.consulta, imdb_ha.lectura, imdb_ha.lexema, imdb_ha.buscable, imdb_ha.palabras, imdb_ha.sueltas, imdb_ha.citado, \
+             imdb_ha.solo_signos, imdb_ha.junta, imdb_ha.normaliza, imdb_ha.separa, imdb_ha.signos, imdb_ha.letras; ";
+        client.batch_execute(back).expect("without the words");
+        let sql = include_str!("../sql/migrations/0001_imdb.sql");
+        let functions = &sql[sql
+            .find("CREATE FUNCTION imdb_ha.sin_acentos")
+            .expect("there")
+            ..sql.find("-- A rating stands in the row").expect("there")];
+        client.batch_execute(functions).expect("the old functions");
+        client
+            .batch_execute(
+                "ALTER TABLE titulos ADD COLUMN buscable tsvector GENERATED ALWAYS AS ( \
+                 CASE WHEN votos IS NOT NULL THEN imdb_ha.buscable(titulo_principal, titulo_original) END) STORED; \
+                 CREATE INDEX titulos_buscable ON titulos USING gin (imdb_ha.buscable(titulo_principal, titulo_original)); \
+                 CREATE INDEX titulos_calificados ON titulos USING gin (buscable) WHERE votos IS NOT NULL",
+            )
+            .expect("the old columns");
+    }
+    cluster
+        .sql("master1")
+        .batch_execute(
+            "INSERT INTO titulos VALUES (7, 1, 'Face/Off', 'Face/Off', false, 1997, NULL, NULL, 7.3, 9), \
+             (8, 1, 'Straße', 'Straße', false, 1997, NULL, NULL, NULL, NULL)",
+        )
+        .expect("titles");
+    wait_until("the titles arrive", || {
+        texts(
+            &mut cluster.sql("master2"),
+            "SELECT titulo_principal FROM titulos",
+        )
+        .len()
+            == 4
+    });
+    let upgraded = said(&cluster.run(&["replication", "setup"]));
+    for node in MASTERS {
+        let line = format!("{node}: migration 2 (palabras) applied");
+        assert!(upgraded.contains(&line), "{upgraded}");
+        let found = "SELECT id_titulo::text FROM titulos WHERE buscable @@ imdb_ha.consulta('off face', 'contiene') \
+             OR imdb_ha.buscable(titulo_principal, titulo_original) @@ imdb_ha.consulta('STRASSE', 'exacta') ORDER BY 1";
+        assert_eq!(
+            texts(&mut cluster.sql(node), found),
+            ["7", "8"],
+            "on {node}"
+        );
+        assert_eq!(schema(cluster, node), whole, "on {node}");
+    }
 }
 
 /// Joining copies nothing, so a row of any table would be missing on the other master for ever.

@@ -60,7 +60,11 @@ const DELETED: &str = include_str!("../../sql/deleted_genre.sql");
 const DELETED_SINCE: &str = "SELECT FROM imdb_ha.borrados \
     WHERE id_genero = $1::int4 AND cuando >= $2::timestamptz LIMIT 1";
 const LIST: &str = "SELECT id_genero::int4, genero::text FROM public.generos \
-    WHERE id_genero > $1::int4 AND ($2::text IS NULL OR strpos(lower(genero), lower($2::text)) > 0) \
+    WHERE id_genero > $1::int4 AND CASE \
+        WHEN $2::text IS NULL THEN true \
+        WHEN (SELECT imdb_ha.normaliza($2::text)) = '' THEN strpos(genero, $2::text) > 0 \
+        ELSE strpos(imdb_ha.normaliza(genero), (SELECT imdb_ha.normaliza($2::text))) > 0 \
+            OR strpos(imdb_ha.junta(genero), (SELECT imdb_ha.normaliza($2::text))) > 0 END \
     ORDER BY id_genero LIMIT $3::int8";
 
 impl Store {

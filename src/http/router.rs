@@ -124,7 +124,7 @@ const fn later(
 #[rustfmt::skip] // one row, one line
 pub const ROUTES: &[Route] = &[
     route("GET", "/", Access::Anyone, Place::Front, handlers::index, "this list"),
-    route("GET", "/generos", Access::Anyone, Place::Worker, handlers::list, "genres by id: `?limit=`, `?after=` (the `next` of the page before), `?genero=` (part of the name)"),
+    route("GET", "/generos", Access::Anyone, Place::Worker, handlers::list, "genres by id: `?limit=`, `?after=` (the `next` of the page before), `?genero=` (part of the name, however it is typed: `accion` is in `Acción`)"),
     later("POST", "/generos", Access::Anyone, create::create, "inserts `{\"genero\": text}`, with an `id_genero` or without"),
     route("GET", "/generos/{id}", Access::Anyone, Place::Worker, handlers::read, "one genre"),
     route("PUT", "/generos/{id}", Access::Anyone, Place::WriterWithBody, handlers::update, "renames one genre"),

@@ -109,8 +109,12 @@ fn find(app: &App, req: &Req, search: Search) -> Result<(Option<Page>, NodeId), 
 fn shown(page: Page, node: NodeId) -> Handled {
     let next = json!(page.next.map(|place| place.text()));
     let (rows, node) = (compact(&page.titles.join(",")), json!(node));
+    let near = match page.near.is_empty() {
+        true => String::new(),
+        false => format!(r#","did_you_mean":{}"#, json!(page.near)),
+    };
     Ok(Reply::written(format!(
-        r#"{{"ok":true,"data":[{rows}],"next":{next},"node_used":{node}}}"#
+        r#"{{"ok":true,"data":[{rows}],"next":{next}{near},"node_used":{node}}}"#
     )))
 }
 
@@ -166,13 +170,19 @@ fn search(
             Some(whole::<i32>(&text).ok_or_else(|| wrong(format!("votos (0..{})", i32::MAX)))?)
         }
     };
+    let words = q.map_or(Ok(Words::default()), words)?;
+    let has_words = words.given().is_some();
     let order = match orden {
+        None if has_words => Order::BEST,
         None => Order::DEFAULT,
         Some(name) => Order::named(&name).ok_or_else(|| {
             let names: Vec<&str> = ORDERS.iter().map(|(name, _)| *name).collect();
             wrong(format!("orden ({})", names.join(", ")))
         })?,
     };
+    if order == Order::BEST && !has_words {
+        return Err(wrong("orden (relevancia: q)"));
+    }
     let after = match after {
         None => None,
         Some(text) => Some(Place::parse(&text).ok_or_else(|| wrong("after (next)"))?),
@@ -182,7 +192,7 @@ fn search(
         return Err(wrong(format!("after (orden={})", place.order.name())));
     }
     Ok(Search {
-        words: q.map_or(Ok(Words::default()), words)?,
+        words,
         genero,
         desde,
         hasta,
@@ -194,7 +204,7 @@ fn search(
     })
 }
 
-/// The words of `q`. One that ends with `*` is the beginning of a word.
+/// The words of `q`. One that ends with `*` is the beginning of a word. Signs alone are what a title such as `$` is found by.
 fn words(q: &str) -> Result<Words, Fault> {
     if q.contains(['\0', '\u{fffd}']) {
         return Err(wrong("q (NUL, UTF-8)"));
@@ -209,9 +219,7 @@ fn words(q: &str) -> Result<Words, Fault> {
     if q.chars().count() > chars {
         return Err(bounds());
     }
-    // Twice the same word would make PostgreSQL think that few titles have both.
     let mut seen: Vec<String> = Vec::new();
-    let mut words = Words::default();
     for word in q.split_whitespace() {
         let letters = word.chars().filter(|letter| letter.is_alphanumeric());
         let letters = letters.count();
@@ -221,20 +229,14 @@ fn words(q: &str) -> Result<Words, Fault> {
             return Err(wrong(format!("q ({word}: {least}+ a-z 0-9)")));
         }
         let key = word.to_lowercase();
-        // Punctuation alone is no word to PostgreSQL either.
-        if letters == 0 || seen.contains(&key) {
-            continue;
-        }
-        seen.push(key);
-        match prefix {
-            Some(prefix) => words.prefixes.push(prefix.to_string()),
-            None => words.whole.extend([word, " "]),
+        if letters > 0 && !seen.contains(&key) {
+            seen.push(key);
         }
     }
-    words.whole.truncate(words.whole.trim_end().len());
-    match (1..=most).contains(&seen.len()) {
-        true => Ok(words),
-        false => Err(bounds()),
+    match q.trim() {
+        "" => Err(bounds()),
+        _ if seen.len() > most => Err(bounds()),
+        text => Ok(Words(text.to_string())),
     }
 }
 
@@ -302,13 +304,7 @@ mod tests {
     fn a_search_with_everything() {
         let query = "q=the+dark+kni*&genero=Sci-Fi&desde=1990&hasta=2010&tipo=movie&votos=1000&orden=-anio&limit=5&after=-anio_1994_7";
         let search = parse(query).expect("valid");
-        assert_eq!(
-            search.words,
-            Words {
-                whole: "the dark".into(),
-                prefixes: vec!["kni".into()]
-            }
-        );
+        assert_eq!(search.words, Words("the dark kni*".into()));
         assert_eq!(search.genero, Some(Genero::Code("Sci-Fi".into())));
         assert_eq!(
             (search.desde, search.hasta, search.votos),
@@ -316,8 +312,10 @@ mod tests {
         );
         assert_eq!((search.tipo.as_deref(), search.limit), (Some("movie"), 5));
         assert_eq!(search.after.map(|place| place.id), Some(7));
-        let twice = parse("q=You+-+you+YOU").expect("valid");
-        assert_eq!(twice.words.whole, "You");
+        let twice = parse("q=+You+-+you+YOU").expect("valid");
+        assert_eq!(twice.words, Words("You - you YOU".into()));
+        assert_eq!(twice.order, Order::BEST);
+        assert!(parse("q=%24").is_ok() && parse("q=a+b+c+d+e+f+g+h+i+j+-+J").is_ok());
         let nothing = parse("").expect("valid");
         assert_eq!(
             (nothing.order, nothing.limit),
@@ -349,7 +347,6 @@ mod tests {
             ("q=a&q=b", "q (twice)"),
             ("q=", "q (1..10"),
             ("q=+", "q (1..10"),
-            ("q=%21%21", "q (1..10"),
             ("q=a+b+c+d+e+f+g+h+i+j+k", "q (1..10"),
             (long.as_str(), "q (1..10"),
             ("q=%00", "q (NUL"),
@@ -370,8 +367,10 @@ mod tests {
             ("votos=2147483648", "votos (0..2147483647)"),
             (
                 "orden=titulo",
-                "orden (votos, -votos, promedio, -promedio, anio, -anio)",
+                "orden (relevancia, votos, -votos, promedio, -promedio, anio, -anio)",
             ),
+            ("orden=relevancia", "orden (relevancia: q)"),
+            ("q=a&after=votos_5_1", "after (orden=votos)"),
             ("limit=0", "limit (1..100)"),
             ("limit=101", "limit (1..100)"),
             ("limit=+5", "limit (1..100)"),

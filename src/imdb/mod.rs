@@ -6,3 +6,4 @@ pub mod jobs;
 pub mod load;
 pub mod queries;
 pub mod search;
+mod suggest;

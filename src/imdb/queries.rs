@@ -2,6 +2,7 @@
 //! `sql/titulo.sql` and its like, and comes as JSON.
 
 use super::search::{Genero, Part, Place, Resolved, Search};
+use super::suggest;
 use crate::cluster::NodeId;
 use crate::dispatch::{Dispatch, Failed, Kind};
 use crate::limits;
@@ -36,6 +37,8 @@ pub struct Page {
     pub titles: Vec<String>,
     /// The last one's place, if there are more.
     pub next: Option<Place>,
+    /// If no title has the words: titles with words that look like them.
+    pub near: Vec<String>,
 }
 
 /// A person as JSON.
@@ -137,6 +140,13 @@ fn run(session: &mut Session, search: &Search) -> Result<Found, Error> {
             places.extend(ids(session, search, part, resolved, wanted)?);
         }
     }
+    let near = match (
+        places.is_empty() && search.after.is_none(),
+        search.words.given(),
+    ) {
+        (true, Some(words)) => suggest::titles(session, words)?,
+        _ => Vec::new(),
+    };
     let more = places.len() as i64 > search.limit;
     places.truncate(search.limit as usize);
     let wanted: Vec<i32> = places.iter().map(|place| place.id).collect();
@@ -148,6 +158,7 @@ fn run(session: &mut Session, search: &Search) -> Result<Found, Error> {
     Ok(Found::Page(Page {
         titles: titles.collect::<Result<_, Error>>()?,
         next: places.pop().filter(|_| more),
+        near,
     }))
 }
 
@@ -178,7 +189,8 @@ fn ids(
         let values = values.collect::<Result<Vec<i32>, Error>>()?;
         Ok(Place {
             order: search.order,
-            values: (part == Part::With).then_some(values),
+            fit: part.fit,
+            values: part.with.then_some(values),
             id: row.try_get(0)?,
         })
     };

@@ -3,7 +3,8 @@
 //! and stops when the page is full, for a rare one it looks up all of it and sorts that.
 //!
 //! An order has two parts. First come the titles that have what it goes by, then those that have none, by id. Each part is one
-//! walk of one index, so the second is a statement of its own, and only sent when the first has ended.
+//! walk of one index, so the second is a statement of its own, and only sent when the first has ended. The order of a search for words
+//! has these two for each way in which a title can have them.
 
 use std::fmt::Write;
 
@@ -25,14 +26,10 @@ pub struct Search {
     pub limit: i64,
 }
 
-/// Words that must all be in a title.
+/// Words that must all be in a title, as somebody has typed them, one of which may end with `*`; empty without any. What they are looked up
+/// by, `imdb_ha.consulta` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Words {
-    /// Whole ones, with spaces between.
-    pub whole: String,
-    /// Beginnings of words.
-    pub prefixes: Vec<String>,
-}
+pub struct Words(pub String);
 
 /// A genre, by its id or by IMDb's name for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +41,8 @@ pub enum Genero {
 /// What the answer is sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
+    /// How well the title fits the words, and then the votes.
+    Relevancia,
     Votos,
     Promedio,
     Anio,
@@ -58,6 +57,7 @@ pub struct Order {
 
 /// Every order, by its name.
 pub const ORDERS: &[(&str, Order)] = &[
+    ("relevancia", Order::BEST),
     (
         "votos",
         Order {
@@ -106,16 +106,35 @@ pub const ORDERS: &[(&str, Order)] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub order: Order,
+    /// How the title has the words, if the order goes by that.
+    pub fit: Option<Fit>,
     /// None for a title that does not have what the order goes by.
     pub values: Option<Vec<i32>>,
     pub id: i32,
 }
 
-/// The two parts of an order.
+/// How a title has the words, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    With,
-    Without,
+pub enum Fit {
+    /// One of its two titles is the words.
+    Exact,
+    /// One begins with them.
+    Begins,
+    /// They are in them.
+    Contains,
+    /// They are in what it is called elsewhere.
+    Elsewhere,
+}
+
+const FITS: [Fit; 4] = [Fit::Exact, Fit::Begins, Fit::Contains, Fit::Elsewhere];
+
+/// A part of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Of titles that have the words so, if the order goes by that.
+    pub fit: Option<Fit>,
+    /// Of those that have what the order goes by, or of those that have not.
+    pub with: bool,
 }
 
 /// The words of a title, which those with a rating have beside them, and of any title.
@@ -132,6 +151,12 @@ pub struct Resolved {
 impl Order {
     pub const DEFAULT: Order = Order {
         key: Key::Votos,
+        ascending: false,
+    };
+
+    /// The default of a search for words.
+    pub const BEST: Order = Order {
+        key: Key::Relevancia,
         ascending: false,
     };
 
@@ -155,7 +180,7 @@ impl Order {
     /// The columns of the key, and by what a value of theirs is multiplied to be whole.
     fn columns(self) -> &'static [(&'static str, i32)] {
         match self.key {
-            Key::Votos => &[("t.votos", 1)],
+            Key::Votos | Key::Relevancia => &[("t.votos", 1)],
             // Of equal means, the one of more votes says more.
             Key::Promedio => &[("t.promedio", 10), ("t.votos", 1)],
             Key::Anio => &[("t.anio_inicio", 1)],
@@ -164,9 +189,12 @@ impl Order {
 }
 
 impl Place {
-    /// The place as a client gets and returns it: the order, the values and the id, with `_` between.
+    /// The place as a client gets and returns it: the order, the fit, the values and the id, with `_` between.
     pub fn text(&self) -> String {
         let mut text = self.order.name().to_string();
+        if let Some(fit) = FITS.iter().position(|fit| Some(*fit) == self.fit) {
+            let _ = write!(text, "_{fit}");
+        }
         for value in self.values.iter().flatten() {
             let _ = write!(text, "_{value}");
         }
@@ -178,6 +206,10 @@ impl Place {
     pub fn parse(text: &str) -> Option<Place> {
         let mut words = text.split('_');
         let order = Order::named(words.next()?)?;
+        let fit = match order.key {
+            Key::Relevancia => Some(*FITS.get(number(words.next()?, false)? as usize)?),
+            _ => None,
+        };
         let mut words: Vec<&str> = words.collect();
         let id = number(words.pop()?, false)?;
         let signed = order.may_be_negative();
@@ -187,13 +219,18 @@ impl Place {
             count if count == order.columns().len() => Some(values?),
             _ => return None,
         };
-        Some(Place { order, values, id })
+        Some(Place {
+            order,
+            fit,
+            values,
+            id,
+        })
     }
 
     fn part(&self) -> Part {
-        match self.values {
-            Some(_) => Part::With,
-            None => Part::Without,
+        Part {
+            fit: self.fit,
+            with: self.values.is_some(),
         }
     }
 }
@@ -209,17 +246,25 @@ fn number(word: &str, signed: bool) -> Option<i32> {
 }
 
 impl Search {
-    /// The parts that the page may have titles of. What must have votes or a year is in the first alone.
+    /// The parts that the page may have titles of, in their order. What must have votes or a year is only in those of titles that have it.
     pub fn parts(&self) -> Vec<Part> {
         let demanded = match self.order.key {
-            Key::Votos | Key::Promedio => self.votos.is_some(),
+            Key::Relevancia | Key::Votos | Key::Promedio => self.votos.is_some(),
             Key::Anio => self.desde.is_some() || self.hasta.is_some(),
         };
-        let begins = self.after.as_ref().map_or(Part::With, Place::part);
-        [Part::With, Part::Without]
-            .into_iter()
-            .filter(|part| *part == begins || (begins == Part::With && !demanded))
-            .filter(|part| *part == Part::With || !demanded)
+        let fits = match self.order.key {
+            Key::Relevancia => FITS.map(Some).to_vec(),
+            _ => vec![None],
+        };
+        let both = |fit| [true, false].map(|with| Part { fit, with });
+        fits.into_iter()
+            .flat_map(both)
+            .skip_while(|part| {
+                self.after
+                    .as_ref()
+                    .is_some_and(|place| place.part() != *part)
+            })
+            .filter(|part| part.with || !demanded)
             .collect()
     }
 
@@ -243,19 +288,24 @@ impl Search {
             self.votos.map(|votos| format!("t.votos >= {votos}")),
         ];
         wheres.extend(bounds.into_iter().flatten());
-        let (words, parameters) = self.words.condition(titles, self.is_fixed(part));
-        match (part, words) {
+        let parameters: Vec<String> = self.words.given().cloned().into_iter().collect();
+        let words = self.words.given();
+        let words = words.map(|_| condition(part.fit, titles, self.is_fixed(part)));
+        match words {
             // What no known title has may yet be common, in titles of an age: all of them are looked up, since a walk that waits for the
             // next one could go through the whole table.
-            (Part::Without, Some(words)) => {
-                from = format!("(SELECT t.* FROM public.titulos AS t WHERE {words} OFFSET 0) AS t");
+            Some(words) if is_looked_up(part) => {
+                from = format!(
+                    "(SELECT t.* FROM public.titulos AS t WHERE {of_part} AND {words} OFFSET 0) AS t"
+                );
             }
-            (_, words) => wheres.extend(words),
+            words => wheres.extend(words),
         }
-        let columns: Vec<&str> = match part {
-            Part::With => self.order.columns().iter().map(|(name, _)| *name).collect(),
-            Part::Without => Vec::new(),
+        let keys = match part.with {
+            true => self.order.columns(),
+            false => &[],
         };
+        let columns: Vec<&str> = keys.iter().map(|(name, _)| *name).collect();
         let sorted: Vec<&str> = columns.iter().copied().chain(["t.id_titulo"]).collect();
         let after = self.after.as_ref().filter(|place| place.part() == part);
         wheres.extend(after.map(|place| {
@@ -267,19 +317,12 @@ impl Search {
             .iter()
             .map(|name| format!("{name} {direction}"))
             .collect();
-        if part == Part::Without && self.order.key == Key::Anio {
+        if !part.with && self.order.key == Key::Anio {
             // All of them are null, and the index begins with them.
             order.insert(0, format!("t.anio_inicio {direction}"));
         }
-        let values: Vec<String> = match part {
-            Part::With => self
-                .order
-                .columns()
-                .iter()
-                .map(|(name, times)| format!("({name} * {times})::int4"))
-                .collect(),
-            Part::Without => Vec::new(),
-        };
+        let whole = |(name, times): &(&str, i32)| format!("({name} * {times})::int4");
+        let values: Vec<String> = keys.iter().map(whole).collect();
         let select = [vec!["t.id_titulo".to_string()], values]
             .concat()
             .join(", ");
@@ -294,19 +337,28 @@ impl Search {
 
     /// Whether the statement of a part has no number in it and one plan that is right for all words: it looks them up.
     pub fn is_fixed(&self, part: Part) -> bool {
-        let words = !self.words.whole.is_empty() || !self.words.prefixes.is_empty();
+        let words = self.words.given().is_some();
         let bounds = self.desde.is_some() || self.hasta.is_some() || self.votos.is_some();
         let named = self.genero.is_some() || self.tipo.is_some();
-        part == Part::Without && words && !bounds && !named && self.after.is_none()
+        let begins = self
+            .after
+            .as_ref()
+            .is_some_and(|place| place.part() == part);
+        is_looked_up(part)
+            && part.fit != Some(Fit::Elsewhere)
+            && words
+            && !bounds
+            && !named
+            && !begins
     }
 
     /// What makes titles those of a part, and where their words are.
     fn source(&self, part: Part) -> (&'static str, &'static str) {
-        match (self.order.key, part) {
-            (Key::Votos | Key::Promedio, Part::With) => ("t.votos IS NOT NULL", KEPT_WORDS),
-            (Key::Votos | Key::Promedio, Part::Without) => ("t.votos IS NULL", FOUND_WORDS),
-            (Key::Anio, Part::With) => ("t.anio_inicio IS NOT NULL", FOUND_WORDS),
-            (Key::Anio, Part::Without) => ("t.anio_inicio IS NULL", FOUND_WORDS),
+        match (self.order.key, part.with) {
+            (Key::Anio, true) => ("t.anio_inicio IS NOT NULL", FOUND_WORDS),
+            (Key::Anio, false) => ("t.anio_inicio IS NULL", FOUND_WORDS),
+            (_, true) => ("t.votos IS NOT NULL", KEPT_WORDS),
+            (_, false) => ("t.votos IS NULL", FOUND_WORDS),
         }
     }
 }
@@ -327,38 +379,51 @@ impl Place {
     }
 }
 
+/// Whether all titles of a part that have the words are looked up, whatever the words are. Those that are just the words are few.
+fn is_looked_up(part: Part) -> bool {
+    !part.with || part.fit == Some(Fit::Exact)
+}
+
 impl Words {
-    /// The condition that `titles` have them all, and its parameters; neither without words. In a `fixed` statement PostgreSQL does not
-    /// see the words when it plans: a plan with them always looks cheaper to it than the one that it has kept, and so it would
-    /// plan each time anew, which takes longer than looking the words up (0.17 and 0.04 ms).
-    fn condition(&self, titles: &str, fixed: bool) -> (Option<String>, Vec<String>) {
-        let query = |index: usize| {
-            format!("plainto_tsquery('pg_catalog.simple', imdb_ha.sin_acentos(${index}::text))")
-        };
-        let mut parts = Vec::new();
-        let mut parameters = Vec::new();
-        if !self.whole.is_empty() {
-            parameters.push(self.whole.clone());
-            parts.push(query(1));
-        }
-        for prefix in &self.prefixes {
-            parameters.push(prefix.clone());
-            // Each part of a compound such as spider-m becomes a beginning.
-            let text = format!("nullif({}::text, '')", query(parameters.len()));
-            parts.push(format!(
-                "(replace({text}, ''' &', ''':* &') || ':*')::tsquery"
-            ));
-        }
-        let select = if fixed { "SELECT " } else { "" };
-        let condition =
-            (!parts.is_empty()).then(|| format!("{titles} @@ ({select}{})", parts.join(" && ")));
-        (condition, parameters)
+    /// The words, if there are any.
+    pub fn given(&self) -> Option<&String> {
+        Some(&self.0).filter(|text| !text.is_empty())
+    }
+}
+
+/// The condition that `titles` have the words in the first parameter, and none of the better ways. In a `fixed` statement PostgreSQL does not
+/// see the words when it plans: a plan with them always looks cheaper to it than the one that it has kept, and so it would
+/// plan each time anew, which takes longer than looking the words up (0.17 and 0.04 ms).
+fn condition(fit: Option<Fit>, titles: &str, fixed: bool) -> String {
+    let words = |form: &str| match fixed {
+        true => format!("(SELECT imdb_ha.consulta($1::text, '{form}'))"),
+        false => format!("imdb_ha.consulta($1::text, '{form}')"),
+    };
+    let (all, first, same) = (words("contiene"), words("empieza"), words("exacta"));
+    match fit {
+        None => format!("{titles} @@ {all}"),
+        Some(Fit::Exact) => format!("{titles} @@ {same}"),
+        Some(Fit::Begins) => format!("{titles} @@ ({first} && !!{same})"),
+        Some(Fit::Contains) => format!("{titles} @@ ({all} && !!{first})"),
+        Some(Fit::Elsewhere) => format!(
+            "t.id_titulo IN (SELECT a.id_titulo FROM public.titulos_alternos AS a \
+             WHERE a.es_original IS NOT TRUE AND imdb_ha.sueltas(a.titulo) @@ {all}) AND NOT {titles} @@ {all}"
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const WITH: Part = Part {
+        fit: None,
+        with: true,
+    };
+    const WITHOUT: Part = Part {
+        fit: None,
+        with: false,
+    };
 
     fn search(order: &str) -> Search {
         Search {
@@ -379,6 +444,8 @@ mod tests {
         for text in [
             "votos_2900000_111161",
             "votos_111161",
+            "relevancia_0_2900000_111161",
+            "relevancia_3_111161",
             "-votos_5_1",
             "promedio_93_2900000_111161",
             "promedio_7",
@@ -402,6 +469,11 @@ mod tests {
             "votos_1_2_3",
             "promedio_93_5",
             "titulo_1",
+            "relevancia",
+            "relevancia_1",
+            "relevancia_4_5_1",
+            "relevancia_-1_5_1",
+            "relevancia_0_1_2_3",
             "votos_-5_1",
             "votos_+5_1",
             "promedio_-93_5_1",
@@ -424,19 +496,19 @@ mod tests {
 
     #[test]
     fn a_page_asks_only_for_the_parts_that_it_can_be_of() {
-        let both = [Part::With, Part::Without];
+        let both = [WITH, WITHOUT];
         assert_eq!(search("votos").parts(), both);
         assert_eq!(search("anio").parts(), both);
         let rated = Search {
             votos: Some(0),
             ..search("promedio")
         };
-        assert_eq!(rated.parts(), [Part::With]);
+        assert_eq!(rated.parts(), [WITH]);
         let of_the_year = Search {
             hasta: Some(1994),
             ..search("anio")
         };
-        assert_eq!(of_the_year.parts(), [Part::With]);
+        assert_eq!(of_the_year.parts(), [WITH]);
         let rated_by_year = Search {
             votos: Some(5),
             ..search("anio")
@@ -446,7 +518,7 @@ mod tests {
             after: Place::parse("votos_7"),
             ..search("votos")
         };
-        assert_eq!(later.parts(), [Part::Without]);
+        assert_eq!(later.parts(), [WITHOUT]);
         // The place of a search without the bound.
         let mixed = Search {
             after: Place::parse("votos_7"),
@@ -458,7 +530,7 @@ mod tests {
 
     #[test]
     fn a_statement_has_what_was_asked_for_and_no_more() {
-        let (sql, parameters) = search("votos").statement(Part::With, Resolved::default());
+        let (sql, parameters) = search("votos").statement(WITH, Resolved::default());
         assert_eq!(
             sql,
             "SELECT t.id_titulo, (t.votos * 1)::int4 FROM public.titulos AS t WHERE t.votos IS NOT NULL \
@@ -466,10 +538,7 @@ mod tests {
         );
         assert!(parameters.is_empty());
 
-        let words = Words {
-            whole: "the dark".into(),
-            prefixes: vec!["kni".into()],
-        };
+        let words = Words("the dark kni*".into());
         let after = Place::parse("promedio_93_100_5");
         let full = Search {
             words,
@@ -482,55 +551,88 @@ mod tests {
             genero: Some(9),
             tipo: Some(1),
         };
-        let (sql, parameters) = full.statement(Part::With, resolved);
+        let (sql, parameters) = full.statement(WITH, resolved);
         for part in [
             "g.id_genero = 9",
             "t.anio_inicio >= 1990",
             "t.id_tipo_titulo = 1",
             "t.votos >= 10",
             "(t.promedio, t.votos, t.id_titulo) < (9.3, 100, 5)",
-            "$2::text",
-            "LIMIT $3::int8",
+            "t.buscable @@ imdb_ha.consulta($1::text, 'contiene')",
+            "LIMIT $2::int8",
         ] {
             assert!(sql.contains(part), "{part} is not in {sql}");
         }
-        assert_eq!(parameters, ["the dark", "kni"]);
+        assert_eq!(parameters, ["the dark kni*"]);
         let before_christ = Search {
             after: Place::parse("anio_-44_5"),
             ..search("anio")
         };
-        let (sql, _) = before_christ.statement(Part::With, Resolved::default());
+        let (sql, _) = before_christ.statement(WITH, Resolved::default());
         let bound = "(t.anio_inicio, t.id_titulo) < (-44, 5)";
         assert!(sql.contains(bound), "{bound} is not in {sql}");
         let (sql, _) = Search {
             after: None,
             ..full
         }
-        .statement(Part::Without, resolved);
+        .statement(WITHOUT, resolved);
         assert!(sql.contains("OFFSET 0) AS t JOIN"), "{sql}");
-        let words = Words {
-            whole: "the".into(),
-            prefixes: vec![],
-        };
+        let words = Words("the".into());
         let fixed = Search {
             words,
             ..search("votos")
         };
-        assert!(fixed.is_fixed(Part::Without) && !fixed.is_fixed(Part::With));
-        for (part, hidden) in [(Part::With, false), (Part::Without, true)] {
+        assert!(fixed.is_fixed(WITHOUT) && !fixed.is_fixed(WITH));
+        for (part, hidden) in [(WITH, false), (WITHOUT, true)] {
             let (sql, _) = fixed.statement(part, Resolved::default());
-            assert_eq!(sql.contains("@@ (SELECT plainto"), hidden, "{sql}");
+            assert_eq!(sql.contains("@@ (SELECT imdb_ha.consulta"), hidden, "{sql}");
         }
-        assert!(!search("votos").is_fixed(Part::Without));
+        assert!(!search("votos").is_fixed(WITHOUT));
         let paged = Search {
             after: Place::parse("votos_7"),
             ..fixed
         };
-        assert!(!paged.is_fixed(Part::Without));
-        let (sql, _) = search("-anio").statement(Part::Without, Resolved::default());
+        assert!(!paged.is_fixed(WITHOUT));
+        let (sql, _) = search("-anio").statement(WITHOUT, Resolved::default());
         assert!(
             sql.ends_with("ORDER BY t.anio_inicio ASC, t.id_titulo ASC LIMIT $1::int8"),
             "{sql}"
         );
+    }
+
+    #[test]
+    fn the_order_of_words_has_each_title_in_one_part() {
+        let best = Search {
+            words: Words("the dark".into()),
+            ..search("relevancia")
+        };
+        let parts = best.parts();
+        assert_eq!(parts.len(), 8);
+        for (part, condition) in parts.iter().zip([
+            "t.buscable @@ (SELECT imdb_ha.consulta($1::text, 'exacta'))",
+            "t.votos IS NULL AND imdb_ha.buscable(t.titulo_principal, t.titulo_original) @@ (SELECT imdb_ha.consulta($1::text, 'exacta')) OFFSET 0",
+            "t.buscable @@ (imdb_ha.consulta($1::text, 'empieza') && !!imdb_ha.consulta($1::text, 'exacta'))",
+            "'empieza')) && !!(SELECT",
+            "t.buscable @@ (imdb_ha.consulta($1::text, 'contiene') && !!imdb_ha.consulta($1::text, 'empieza'))",
+            "'contiene')) && !!(SELECT",
+            "AND NOT t.buscable @@ imdb_ha.consulta($1::text, 'contiene')",
+            "public.titulos_alternos",
+        ]) {
+            let (sql, _) = best.statement(*part, Resolved::default());
+            assert!(sql.contains(condition), "{condition} is not in {sql}");
+        }
+        let later = Search {
+            after: Place::parse("relevancia_1_7"),
+            votos: None,
+            ..best
+        };
+        assert_eq!(later.parts(), parts[3..]);
+        assert!(!later.is_fixed(parts[3]) && later.is_fixed(parts[5]));
+        let rated = Search {
+            votos: Some(1),
+            ..later
+        };
+        let expected = [parts[4], parts[6]];
+        assert_eq!(rated.parts(), expected);
     }
 }

@@ -30,3 +30,22 @@ pub const YEAR_MAX: i16 = 9_999;
 
 /// Length of a genre's code or a type in a query, in characters. IMDb's longest has 14.
 pub const CODE_MAX_CHARS: usize = 40;
+
+/// Words that are in no title, beyond which nothing is guessed: each is some 500 looks into an index.
+pub const NEAR_WORDS_MAX: usize = 2;
+
+/// Letters of a word of which one may be wrong: of shorter ones too many are a letter away, and longer ones are rare.
+pub const NEAR_MIN_CHARS: usize = 4;
+/// See [`NEAR_MIN_CHARS`].
+pub const NEAR_MAX_CHARS: usize = 24;
+
+/// Letters that a word has at least in common with one that begins like it.
+pub const NEAR_START_CHARS: usize = 4;
+
+/// Titles that are looked at, the best known ones, and words of each.
+pub const NEAR_LOOKED_AT: i64 = 200;
+/// See [`NEAR_LOOKED_AT`].
+pub const NEAR_TITLE_WORDS: usize = 30;
+
+/// Titles that are suggested.
+pub const NEAR_SHOWN: usize = 5;

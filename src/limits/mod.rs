@@ -130,6 +130,9 @@ pub const LOCK_TIMEOUT_MS: u64 = 3_000;
 /// transaction that runs on the publisher.
 pub const SETUP_CALL: Duration = Duration::from_secs(30);
 
+/// A migration may make the words of all titles anew: 12 million take some minutes.
+pub const MIGRATION: Duration = Duration::from_secs(3600);
+
 /// How fast a master sums up a table at the least, in bytes of its file per second, before the two are joined. 90 MB/s were measured
 /// (3 million rows in 2.3 s, on one of two busy cores), so a machine may be twenty times slower.
 pub const EQUAL_BYTES_PER_S: u64 = 4 * 1024 * 1024;

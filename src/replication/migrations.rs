@@ -3,6 +3,7 @@
 
 use super::reach::Reach;
 use crate::cluster::NodeId;
+use crate::limits;
 use crate::pg::unsent;
 use anyhow::Context;
 
@@ -12,10 +13,16 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "imdb",
-    sql: include_str!("../../sql/migrations/0001_imdb.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "imdb",
+        sql: include_str!("../../sql/migrations/0001_imdb.sql"),
+    },
+    Migration {
+        name: "palabras",
+        sql: include_str!("../../sql/migrations/0002_palabras.sql"),
+    },
+];
 
 /// The replication origin of what a migration writes.
 const ORIGIN: &str = "imdb_ha_migracion";
@@ -64,10 +71,13 @@ pub(super) fn apply(reach: &Reach, node: NodeId, done: &mut Vec<String>) -> anyh
     let from = from.with_context(|| format!("bring the tables of {node} up to date"))?;
     for (number, migration) in (1i32..).zip(MIGRATIONS).skip(from) {
         let doing = format!("apply migration {number} ({})", migration.name);
-        reach.run(node, &doing, move |session| {
+        reach.run_within(limits::MIGRATION, node, &doing, move |session| {
             // The peer makes the rows of a migration by itself, and may not have their tables yet, at which its apply worker would stop.
             unsent(session.client(), ORIGIN, |client| {
                 let mut transaction = client.transaction()?;
+                // That of this session fits what takes a moment.
+                let patience = limits::MIGRATION.as_millis();
+                transaction.batch_execute(&format!("SET LOCAL statement_timeout = {patience}"))?;
                 transaction.batch_execute(migration.sql)?;
                 transaction.execute(
                     "INSERT INTO imdb_ha.migraciones (numero, nombre, sha256) VALUES ($1, $2, \
@@ -134,6 +144,8 @@ mod tests {
     fn a_changed_an_unknown_and_a_missing_migration_are_refused() {
         let refused = |applied: &[Applied]| next(applied).expect_err("refused");
         assert!(refused(&[applied(1, Some(false))]).contains("another form"));
+        let newer = [applied(1, Some(true)), applied(3, None)];
+        assert!(refused(&newer).contains("number 2 should be"));
         let newer = [applied(1, Some(true)), applied(2, None)];
         assert!(refused(&newer).contains("newer version"));
         assert!(refused(&[applied(2, None)]).contains("number 1 should be"));
