@@ -28,7 +28,7 @@ check_tokio() {
 files_at_once=3
 
 # The longest first, so that none of them is left to run alone at the end.
-longest=(load_faults identity compare rejoin failover fitness retries backups local lane drill load load_files words upload restore drift conflicts queries quiet durability catalog replication tls redis imdb_ha load_room launcher http_conformance)
+longest=(load_faults identity compare rejoin failover fitness retries backups local lane drill load load_files words upload restore drift conflicts keys queries quiet durability catalog replication tls redis imdb_ha load_room launcher http_conformance)
 
 declare -A running=() # name of a file of tests by its process
 

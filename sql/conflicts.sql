@@ -225,9 +225,71 @@ BEGIN
 END
 $$;
 
+-- A key that arrives. Both masters have taken the same request when the first one's commit had not reached the other before that was asked
+-- again. The later one counts, since it was answered last. A genre that the other one has made is deleted under its own stamp, on both masters alike,
+-- unless somebody has changed it since; so one request leaves one row. Two requests that say something else and share a key by mistake are both kept.
+CREATE OR REPLACE FUNCTION imdb_ha.conciliar_claves() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    aqui imdb_ha.claves;
+    pierde imdb_ha.claves;
+    gana text := 'local';
+BEGIN
+    -- As above.
+    IF pg_catalog.current_setting('session_replication_role') <> 'replica'
+        OR pg_catalog.current_setting('imdb_ha.reparar', true) = 'on' THEN
+        IF TG_OP = 'DELETE' THEN
+            RETURN OLD;
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'INSERT' AND EXISTS (
+        SELECT FROM pg_catalog.pg_subscription_rel WHERE srrelid = TG_RELID AND srsubstate = 'd'
+    ) THEN
+        RETURN NEW;
+    END IF;
+    -- Each master forgets old keys by itself.
+    IF TG_OP <> 'INSERT' THEN
+        RETURN NULL;
+    END IF;
+    LOOP
+        INSERT INTO imdb_ha.claves SELECT NEW.* ON CONFLICT (clave) DO NOTHING;
+        IF FOUND THEN
+            RETURN NULL;
+        END IF;
+        SELECT * INTO aqui FROM imdb_ha.claves WHERE clave = NEW.clave FOR UPDATE;
+        EXIT WHEN FOUND;
+    END LOOP;
+    pierde := NEW;
+    IF (NEW.cuando, NEW.nodo) > (aqui.cuando, aqui.nodo) THEN
+        pierde := aqui;
+        gana := 'remote';
+        DELETE FROM imdb_ha.claves WHERE clave = NEW.clave;
+        INSERT INTO imdb_ha.claves SELECT NEW.*;
+    END IF;
+    IF NEW.huella = aqui.huella AND pierde.metodo = 'POST' AND NEW.id_genero <> aqui.id_genero THEN
+        -- By neither master, so that it is the record of nobody's own deletion. Written out, because the text of a time depends on the settings of the server, and both masters must hold the same record.
+        INSERT INTO imdb_ha.borrados (id_genero, cuando, nodo, fila)
+        VALUES (
+            pierde.id_genero, pierde.cuando + interval '1 microsecond', 0,
+            pg_catalog.jsonb_build_object(
+                'id_genero', pierde.id_genero, 'genero', pierde.genero, 'nodo', pierde.nodo,
+                'cambiado_en', pg_catalog.to_char(pierde.cuando AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+            )
+        ) ON CONFLICT DO NOTHING;
+        DELETE FROM public.generos
+        WHERE id_genero = pierde.id_genero
+            AND (cambiado_en, nodo) <= (pierde.cuando + interval '1 microsecond', 0);
+        PERFORM imdb_ha.anotar_conflicto('same_key', pierde.id_genero, gana,
+            pg_catalog.to_jsonb(aqui) - 'huella', pg_catalog.to_jsonb(NEW) - 'huella');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 -- Else anybody could put them on a table of their own and write deletions through it. Firing asks for
 -- no right.
-REVOKE ALL ON FUNCTION imdb_ha.conciliar_generos(), imdb_ha.conciliar_borrados() FROM PUBLIC;
+REVOKE ALL ON FUNCTION imdb_ha.conciliar_generos(), imdb_ha.conciliar_borrados(), imdb_ha.conciliar_claves() FROM PUBLIC;
 
 -- REPLICA: they fire in the apply worker and nowhere else. The depth: what they write themselves is
 -- settled already.

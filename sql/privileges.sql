@@ -15,6 +15,9 @@ FROM (
         pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.generos'), 'INSERT')
         AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.generos'), 'UPDATE')
         AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.generos'), 'DELETE')),
+    (false, 'imdb_ha_api', 'INSERT and SELECT on imdb_ha.claves', 'writes with an Idempotency-Key',
+        pg_catalog.has_table_privilege(pg_catalog.to_regclass('imdb_ha.claves'), 'INSERT')
+        AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('imdb_ha.claves'), 'SELECT')),
     (false, 'imdb_ha_api', 'USAGE on the sequence of generos', 'new ids',
         pg_catalog.has_sequence_privilege(
             pg_catalog.pg_get_serial_sequence(pg_catalog.to_regclass('public.generos')::text, 'id_genero'), 'USAGE'

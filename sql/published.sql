@@ -14,11 +14,12 @@ SELECT
                 SELECT FROM pg_catalog.pg_publication_rel AS r
                 WHERE r.prpubid = p.oid AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)
             )
-            AND 2 = (
+            AND 3 = (
                 SELECT count(*) FROM pg_catalog.pg_publication_rel AS r
                 WHERE r.prpubid = p.oid
                     AND r.prrelid IN (
-                        pg_catalog.to_regclass('imdb_ha.borrados'), pg_catalog.to_regclass('imdb_ha.cambios')
+                        pg_catalog.to_regclass('imdb_ha.borrados'), pg_catalog.to_regclass('imdb_ha.cambios'),
+                        pg_catalog.to_regclass('imdb_ha.claves')
                     )
             )
     ) AS whole,

@@ -22,6 +22,7 @@ GRANT USAGE ON SCHEMA public, imdb_ha TO imdb_ha_api, imdb_ha_backup, imdb_ha_mo
 -- Reading everything: the comparison and the seals read all tables.
 GRANT pg_read_all_data TO imdb_ha_api, imdb_ha_backup;
 GRANT INSERT, UPDATE, DELETE ON public.generos TO imdb_ha_api;
+GRANT INSERT ON imdb_ha.claves TO imdb_ha_api;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO imdb_ha_api;
 -- The durability: whether a commit waits for the peer, and freeing those that wait in vain.
 GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO imdb_ha_api;

@@ -165,6 +165,38 @@ $$;
 REVOKE ALL ON FUNCTION imdb_ha.olvidar_borrados(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION imdb_ha.olvidar_borrados(integer) TO pg_monitor;
 
+-- What was done under the key that a client has sent along with a write (Idempotency-Key), so that the same request is not done twice. A row is
+-- written by the statement that writes the genre, and travels with it. huella: of what the request says; another under the same key is refused.
+-- id_genero and genero are the genre as it was answered; cuando is the stamp of the change, and, of a new genre, that of its row.
+CREATE TABLE IF NOT EXISTS imdb_ha.claves (
+    clave text COLLATE "C" PRIMARY KEY,
+    huella bytea NOT NULL,
+    metodo text NOT NULL,
+    id_genero integer NOT NULL,
+    genero text NOT NULL,
+    cuando timestamptz NOT NULL,
+    nodo smallint NOT NULL DEFAULT imdb_ha.este_nodo()
+);
+CREATE INDEX IF NOT EXISTS claves_cuando ON imdb_ha.claves (cuando);
+
+-- Forgets keys, likewise. They are promised for a day. While the peer's changes do not arrive (al_dia is false) they are kept for a week: one of its own
+-- under the same key may be among those changes, and it is settled by means of the one here.
+CREATE OR REPLACE FUNCTION imdb_ha.olvidar_claves(cuantas integer, al_dia boolean, OUT olvidadas bigint, OUT quedan boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    limite timestamptz := pg_catalog.now() - CASE WHEN al_dia THEN interval '25 hours' ELSE interval '7 days' END;
+BEGIN
+    DELETE FROM imdb_ha.claves WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM imdb_ha.claves WHERE cuando < limite
+        ORDER BY cuando LIMIT cuantas FOR UPDATE SKIP LOCKED
+    ));
+    GET DIAGNOSTICS olvidadas = ROW_COUNT;
+    quedan := EXISTS (SELECT FROM imdb_ha.claves WHERE cuando < limite);
+END
+$$;
+REVOKE ALL ON FUNCTION imdb_ha.olvidar_claves(integer, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION imdb_ha.olvidar_claves(integer, boolean) TO pg_monitor;
+
 -- The triggers of this program, and how each must be enabled: O for what a master adds to the changes of its own sessions, R for what it
 -- does with those that arrive (sql/changes.sql and sql/conflicts.sql make them).
 CREATE OR REPLACE FUNCTION imdb_ha.disparadores()
@@ -175,6 +207,7 @@ BEGIN ATOMIC
         ('public.generos', 'generos_conciliar', 'BEFORE INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'conciliar_generos', 'R'),
         ('imdb_ha.cambios', 'cambios_conciliar', 'BEFORE INSERT', 'FOR EACH ROW', 'conciliar_generos', 'R'),
         ('imdb_ha.borrados', 'borrados_conciliar', 'BEFORE INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'conciliar_borrados', 'R'),
+        ('imdb_ha.claves', 'claves_conciliar', 'BEFORE INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'conciliar_claves', 'R'),
         ('public.generos', 'generos_sellar', 'BEFORE UPDATE', 'FOR EACH ROW', 'sellar', 'O'),
         ('public.generos', 'generos_enterrar', 'BEFORE DELETE', 'FOR EACH ROW', 'enterrar', 'O'),
         ('public.generos', 'generos_nuevas', 'AFTER INSERT', 'REFERENCING NEW TABLE AS nuevas FOR EACH STATEMENT', 'adelantar', 'O'),

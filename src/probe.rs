@@ -86,9 +86,14 @@ struct Upkeep {
     blocked: trial::Blocked,
     /// Before this, nobody looks whether writes are taken.
     look_after: Option<Instant>,
-    /// Before this, nothing is pruned; without it, the next probe does.
+    /// Before this, no deletions are pruned; without it, the next probe does.
     prune_after: Option<Instant>,
+    /// The same for the keys of requests.
+    prune_keys_after: Option<Instant>,
 }
+
+const PRUNE_DELETIONS: &str = "SELECT olvidados, quedan FROM imdb_ha.olvidar_borrados($1)";
+const PRUNE_KEYS: &str = "SELECT olvidadas, quedan FROM imdb_ha.olvidar_claves($1, $2)";
 
 impl Upkeep {
     fn run(
@@ -108,26 +113,44 @@ impl Upkeep {
             let near = |lag_ms| lag_ms < limits::PRUNE_LAG_MAX_MS;
             peer.streaming() && peer.out.lag_ms.is_some_and(near)
         });
+        let current = peer_answers && current;
+        if seen.conflicts.is_none() {
+            return; // there is no schema yet, or it is locked
+        }
         let now = Instant::now();
-        let due = self.prune_after.is_none_or(|at| now >= at);
-        if peer_answers && current && due && seen.conflicts.is_some() {
-            let pruned = client
-                .query_one(
-                    "SELECT olvidados, quedan FROM imdb_ha.olvidar_borrados($1)",
-                    &[&limits::PRUNE_MAX],
-                )
-                .and_then(|row| Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, bool>(1)?)));
-            self.prune_after = match pruned {
-                Ok((count, more)) => {
-                    log::debug!("{node}: {count} old deletions pruned");
-                    // The next probe goes on.
-                    (!more).then_some(now + limits::PRUNE_INTERVAL)
-                }
-                Err(error) => {
-                    log::warn!("prune the deletions of {node}: {}", explain(&error));
-                    Some(now + limits::PRUNE_RETRY)
-                }
+        let due = |after: Option<Instant>| after.is_none_or(|at| now >= at);
+        // One of them in a turn.
+        if current && due(self.prune_after) {
+            let pruned = client.query_one(PRUNE_DELETIONS, &[&limits::PRUNE_MAX]);
+            self.prune_after = next_pruning(node, "deletions", pruned, limits::PRUNE_INTERVAL);
+        } else if due(self.prune_keys_after) {
+            let pruned = client.query_one(PRUNE_KEYS, &[&limits::PRUNE_MAX, &current]);
+            let pause = match current {
+                true => limits::PRUNE_INTERVAL,
+                false => limits::PRUNE_AGAIN,
             };
+            self.prune_keys_after = next_pruning(node, "keys", pruned, pause);
+        }
+    }
+}
+
+/// When the next pruning is due: at the next probe, if more are left.
+fn next_pruning(
+    node: NodeId,
+    what: &str,
+    pruned: Result<postgres::Row, postgres::Error>,
+    pause: Duration,
+) -> Option<Instant> {
+    let counted =
+        pruned.and_then(|row| Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, bool>(1)?)));
+    match counted {
+        Ok((count, more)) => {
+            log::debug!("{node}: {count} old {what} pruned");
+            (!more).then(|| Instant::now() + pause)
+        }
+        Err(error) => {
+            log::warn!("prune the {what} of {node}: {}", explain(&error));
+            Some(Instant::now() + limits::PRUNE_RETRY)
         }
     }
 }

@@ -3,12 +3,11 @@
 
 mod common;
 
+use common::pair::{MASTERS, Pair, texts};
 use common::{Cluster, wait_until};
 use postgres::Client;
 use serde_json::Value;
 use std::time::{Duration, Instant};
-
-const MASTERS: [&str; 2] = ["master1", "master2"];
 
 /// Numbers that are the same at each run with the same seed.
 struct Dice(u64);
@@ -21,84 +20,6 @@ impl Dice {
             .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
-}
-
-/// Sessions on both masters.
-struct Pair {
-    masters: [Client; 2],
-}
-
-impl Pair {
-    fn new(cluster: &Cluster) -> Pair {
-        Pair {
-            masters: MASTERS.map(|node| cluster.sql(node)),
-        }
-    }
-
-    fn links(&mut self, verb: &str) {
-        for (master, peer) in self.masters.iter_mut().zip(["master2", "master1"]) {
-            master
-                .batch_execute(&format!("ALTER SUBSCRIPTION sub_from_{peer} {verb}"))
-                .expect(verb);
-        }
-        if verb == "DISABLE" {
-            for master in &mut self.masters {
-                wait_until("the apply worker has gone", || {
-                    texts(
-                        master,
-                        "SELECT pid::text FROM pg_stat_subscription WHERE pid IS NOT NULL",
-                    )
-                    .is_empty()
-                });
-            }
-        }
-    }
-
-    fn run(&mut self, master: usize, sql: &str) {
-        self.masters[master]
-            .batch_execute(sql)
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    }
-
-    /// Waits until each master has confirmed all that the other holds.
-    fn settle(&mut self) {
-        let ends = self
-            .masters
-            .each_mut()
-            .map(|master| texts(master, "SELECT pg_current_wal_flush_lsn()::text").remove(0));
-        for (master, end) in self.masters.iter_mut().zip(ends) {
-            let sql = format!(
-                "SELECT slot_name::text FROM pg_replication_slots \
-                 WHERE slot_name LIKE 'slot\\_%' AND confirmed_flush_lsn >= '{end}'"
-            );
-            wait_until("the peer has everything", || {
-                !texts(master, &sql).is_empty()
-            });
-        }
-    }
-
-    /// What both hold; they must hold the same.
-    fn equal(&mut self, of: &str) -> Vec<String> {
-        let [first, second] = self.masters.each_mut().map(|master| {
-            texts(
-                master,
-                "SELECT 'fila ' || g::text FROM public.generos AS g \
-                 UNION ALL SELECT 'borrado ' || b::text FROM imdb_ha.borrados AS b \
-                 UNION ALL SELECT 'cambio ' || c::text FROM imdb_ha.cambios AS c ORDER BY 1",
-            )
-        });
-        assert_eq!(first, second, "{of}");
-        first
-    }
-}
-
-fn texts(client: &mut Client, sql: &str) -> Vec<String> {
-    client
-        .query(sql, &[])
-        .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
-        .iter()
-        .map(|row| row.get(0))
-        .collect()
 }
 
 fn errors(client: &mut Client) -> i64 {
@@ -728,7 +649,12 @@ fn triggers_in_the_wrong_mode_are_told_do_no_harm_and_are_mended_by_the_set_up()
     let wrong = "SELECT tabla || ' ' || nombre || ' ' || coalesce(esta, '-') || debe \
         FROM imdb_ha.disparadores_mal() ORDER BY 1";
     assert!(texts(&mut pair.masters[0], wrong).is_empty());
-    for table in ["public.generos", "imdb_ha.cambios", "imdb_ha.borrados"] {
+    for table in [
+        "public.generos",
+        "imdb_ha.cambios",
+        "imdb_ha.borrados",
+        "imdb_ha.claves",
+    ] {
         for verb in ["DISABLE", "ENABLE"] {
             pair.run(0, &format!("ALTER TABLE {table} {verb} TRIGGER ALL"));
         }
@@ -736,6 +662,7 @@ fn triggers_in_the_wrong_mode_are_told_do_no_harm_and_are_mended_by_the_set_up()
     let told = [
         "imdb_ha.borrados borrados_conciliar OR",
         "imdb_ha.cambios cambios_conciliar OR",
+        "imdb_ha.claves claves_conciliar OR",
         "public.generos generos_conciliar OR",
     ];
     assert_eq!(texts(&mut pair.masters[0], wrong), told);
@@ -744,7 +671,7 @@ fn triggers_in_the_wrong_mode_are_told_do_no_harm_and_are_mended_by_the_set_up()
         "ALTER TABLE public.generos DISABLE TRIGGER generos_sellar, ENABLE ALWAYS TRIGGER generos_enterrar; \
          DROP TRIGGER generos_no_truncar ON public.generos",
     );
-    assert_eq!(texts(&mut pair.masters[0], wrong).len(), 6);
+    assert_eq!(texts(&mut pair.masters[0], wrong).len(), 7);
     pair.run(
         0,
         "ALTER TABLE public.generos ENABLE TRIGGER generos_sellar, ENABLE TRIGGER generos_enterrar",

@@ -32,9 +32,9 @@ fn a_locked_conflict_log_is_no_silence() {
     });
 }
 
-/// Days of deletions can be due at once.
+/// Days of deletions can be due at once, and of keys.
 #[test]
-fn pruning_many_deletions_is_no_silence() {
+fn pruning_many_deletions_and_keys_is_no_silence() {
     let cluster = Cluster::start_with(&[("SILENCE_DEADLINE_MS", "2000")]);
     wait_zero_loss(&cluster);
     let mut sql = cluster.sql("master1");
@@ -42,6 +42,9 @@ fn pruning_many_deletions_is_no_silence() {
         "INSERT INTO imdb_ha.borrados SELECT n, now() - interval '40 days', 1, \
          jsonb_build_object('id_genero', n, 'genero', 'x', 'cambiado_en', now() - interval '50 days', 'nodo', 1) \
          FROM generate_series(100001, 105000) AS n; \
+         INSERT INTO imdb_ha.claves SELECT 'vieja ' || n, '', 'POST', n, 'x', now() - interval '26 hours', 1 \
+         FROM generate_series(1, 3000) AS n; \
+         INSERT INTO imdb_ha.claves VALUES ('de ayer', '', 'POST', 1, 'x', now() - interval '23 hours', 1); \
          CREATE FUNCTION public.lento() RETURNS trigger LANGUAGE plpgsql AS \
          $$ BEGIN PERFORM pg_sleep(0.0005); RETURN OLD; END $$; \
          CREATE TRIGGER lento BEFORE DELETE ON imdb_ha.borrados FOR EACH ROW EXECUTE FUNCTION public.lento()",
@@ -76,6 +79,15 @@ fn pruning_many_deletions_is_no_silence() {
     wait_until_within(patience, "others are pruned", || left() < 5_000);
     held.rollback().expect("let go");
     wait_until_within(patience, "all are pruned", || left() == 0);
+    // The keys of a day are kept, on both masters, and those before them on neither.
+    for node in ["master1", "master2"] {
+        let mut sql = cluster.sql(node);
+        wait_until_within(patience, "old keys are forgotten", || {
+            let keys = sql.query("SELECT clave FROM imdb_ha.claves", &[]);
+            let keys = keys.expect("the keys");
+            keys.len() == 1 && keys[0].get::<_, String>(0) == "de ayer"
+        });
+    }
     wait_zero_loss(&cluster);
     let said = cluster.said();
     assert!(!said.contains("silent past the deadline"), "{said}");

@@ -66,13 +66,13 @@ enum Source {
     Nowhere,
 }
 
-const DRAW: &str = include_str!("../../sql/draw_ids.sql");
+pub(super) const DRAW: &str = include_str!("../../sql/draw_ids.sql");
 const INSERT: &str = include_str!("../../sql/insert_genres.sql");
 const OLDER: &str = include_str!("../../sql/older_genres.sql");
 const SAME: &str = include_str!("../../sql/same_genres.sql");
-const BURIED: &str = include_str!("../../sql/buried_genres.sql");
-const ALIGN: &str = include_str!("../../sql/align_sequences.sql");
-const NEXT_BY_MAX: &str = "SELECT coalesce(max(id_genero), 0)::int8 + 1, imdb_ha.este_nodo()::int8 \
+pub(super) const BURIED: &str = include_str!("../../sql/buried_genres.sql");
+pub(super) const ALIGN: &str = include_str!("../../sql/align_sequences.sql");
+pub(super) const NEXT_BY_MAX: &str = "SELECT coalesce(max(id_genero), 0)::int8 + 1, imdb_ha.este_nodo()::int8 \
     FROM public.generos";
 const LOCK: &str = "BEGIN; LOCK TABLE public.generos IN SHARE ROW EXCLUSIVE MODE";
 
@@ -267,7 +267,7 @@ impl Batch {
 }
 
 /// The first ids from `next` on that are odd or even as `half` is.
-fn of_half(next: i64, half: i64, count: usize) -> Vec<i64> {
+pub(super) fn of_half(next: i64, half: i64, count: usize) -> Vec<i64> {
     let first = next + (next - half).rem_euclid(2);
     (first..).step_by(2).take(count).collect()
 }

@@ -1,6 +1,8 @@
 //! Reads and writes of `public.generos` through the active master. Inserts go through the lane
 //! (`lane.rs`); an update or a deletion is a call of its own, which can be repeated.
 
+use super::keyed::{self, KeyedWrite, Written};
+use super::keyed_lane::{KeyedLane, ThenWritten};
 use super::lane::{Lane, Then};
 use super::stamp;
 use crate::cluster::NodeId;
@@ -37,12 +39,14 @@ pub enum Changed {
 /// The store.
 pub struct Store {
     dispatch: Arc<Dispatch>,
+    use_sequence: UseSequence,
     lane: Lane,
+    keyed: KeyedLane,
 }
 
 const SELECT: &str =
     "SELECT id_genero::int4, genero::text FROM public.generos WHERE id_genero = $1::int4";
-const STAMP: &str = "SELECT cambiado_en FROM public.generos WHERE id_genero = $1::int4";
+pub(super) const STAMP: &str = "SELECT cambiado_en FROM public.generos WHERE id_genero = $1::int4";
 // Both take only a row that is older than the request: a try that was given up on may still be on its
 // way to a server that does not answer, and must not undo what has happened since. What they leave
 // has exactly the stamp of the request, and by it a later try recognises it.
@@ -74,13 +78,32 @@ impl Store {
     /// When a thread cannot be started.
     pub fn start(dispatch: Arc<Dispatch>, use_sequence: UseSequence) -> std::io::Result<Store> {
         let lane = Lane::start(Arc::clone(&dispatch), use_sequence)?;
-        Ok(Store { dispatch, lane })
+        let keyed = KeyedLane::start(&dispatch, use_sequence)?;
+        Ok(Store {
+            dispatch,
+            use_sequence,
+            lane,
+            keyed,
+        })
     }
 
     /// Inserts a genre under `id`, or under the next free one. Never waits: `then` is called, once, by
     /// a thread of the lane, at the deadline at the latest.
     pub fn create(&self, id: Option<i32>, genero: String, deadline: Instant, then: Then) {
         self.lane.submit(id, genero, deadline, then);
+    }
+
+    /// Inserts a genre once, however often this key comes along. Never waits: `then` is called, once, by a thread for that.
+    pub fn create_keyed(&self, write: KeyedWrite, deadline: Instant, then: ThenWritten) {
+        self.keyed.submit(write, deadline, then);
+    }
+
+    /// Renames or deletes a genre once, however often this key comes along.
+    ///
+    /// # Errors
+    /// Those of the dispatch.
+    pub fn change_keyed(&self, write: KeyedWrite, deadline: Instant) -> Outcome<Written> {
+        keyed::write(&self.dispatch, self.use_sequence, write, deadline)
     }
 
     /// The genre with this id, if there is one.

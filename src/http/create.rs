@@ -3,13 +3,13 @@
 use super::handlers::{problem_of, written};
 use super::input::{self, GenreInput};
 use super::messages as msg;
-use super::{App, Done, Problem, Reply, Req};
+use super::{App, Done, Problem, Reply, Req, keyed};
 use crate::genres::{Answered, Created};
 use crate::quiet::Quiet;
 use serde_json::json;
 use std::sync::Arc;
 
-/// Hands the genre to the lane; never waits.
+/// Hands the genre to the lane, or to the threads for what bears a key; never waits.
 pub fn create(app: &App, req: &Req, done: Done) {
     let checked = input::no_parameters(&req.query).and_then(|()| input::genre(&req.body));
     let GenreInput {
@@ -20,6 +20,9 @@ pub fn create(app: &App, req: &Req, done: Done) {
         Ok(input) => input,
         Err(fault) => return done(Err(fault.into())),
     };
+    if let Some(key) = req.idempotency_key.clone() {
+        return keyed::create(app, req, key, (id, genero), ignored, done);
+    }
     let verdicts = Arc::clone(&app.verdicts);
     let then = move |answered| done(answer(answered, id, ignored, &verdicts));
     app.store.create(id, genero, req.deadline, Box::new(then));

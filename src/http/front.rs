@@ -6,6 +6,7 @@ use super::chunked::Chunks;
 use super::clients::{Seat, Standing};
 use super::head::{self, Head, Length};
 use super::inner::Failed;
+use super::keyed;
 use super::messages as msg;
 use super::router::{self, Place, Route};
 use super::server::{Shared, names_json};
@@ -290,6 +291,9 @@ impl Front {
         write!(to, " HTTP/1.1\r\nDue: {due}\r\n")?;
         if head.language == msg::Language::English {
             to.write_all(b"Accept-Language: en\r\n")?;
+        }
+        if let Ok(Some(key)) = keyed::key(&head.keys) {
+            write!(to, "Idempotency-Key: {key}\r\n")?;
         }
         if let Some(number) = clean.file {
             write!(to, "File: {number}\r\n")?;

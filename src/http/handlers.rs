@@ -3,7 +3,7 @@
 use super::input;
 use super::messages as msg;
 use super::router::ROUTES;
-use super::{App, Problem, Reply, Req};
+use super::{App, Problem, Reply, Req, keyed};
 use crate::cluster::{ClusterView, NodeId, Role};
 use crate::dispatch::{DispatchError, Failed};
 use crate::genres::Changed;
@@ -62,6 +62,9 @@ pub fn update(app: &App, req: &Req) -> Handled {
     if body.id.is_some_and(|of_body| of_body != id) {
         return Err(msg::ID_MISMATCH.into());
     }
+    if let Some(key) = req.idempotency_key.clone() {
+        return keyed::change(app, req, key, (id, Some(body.genero)), body.ignored);
+    }
     let (row, node) = app
         .store
         .update(id, body.genero, req.deadline)
@@ -73,6 +76,9 @@ pub fn update(app: &App, req: &Req) -> Handled {
 pub fn delete(app: &App, req: &Req) -> Handled {
     input::no_parameters(&req.query)?;
     let id = path_id(req)?;
+    if let Some(key) = req.idempotency_key.clone() {
+        return keyed::change(app, req, key, (id, None), vec![]);
+    }
     let (row, node) =
         app.store
             .delete(id, req.deadline)
@@ -84,7 +90,7 @@ pub fn delete(app: &App, req: &Req) -> Handled {
 }
 
 /// Whether a row was kept because others belong to it.
-fn is_in_use(failed: &Failed) -> bool {
+pub(super) fn is_in_use(failed: &Failed) -> bool {
     let DispatchError::Verdict { error, .. } = &*failed.error else {
         return false;
     };

@@ -36,6 +36,8 @@ pub(super) struct Head {
     pub coding: Option<String>,
     /// Whether a proxy passed it on.
     pub forwarded: bool,
+    /// Its `Idempotency-Key`, as often as it is there.
+    pub keys: Vec<String>,
 }
 
 /// Every method that HTTP knows; another one is 501, and one of these that a path does not take 405.
@@ -177,6 +179,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Problem> {
             .text(CODING)
             .filter(|coding| !coding.eq_ignore_ascii_case("identity")),
         forwarded: fields.forwarded,
+        keys: fields.keys,
     })
 }
 
@@ -208,6 +211,7 @@ struct Fields<'a> {
     keeps: bool,
     forwarded: bool,
     language: Language,
+    keys: Vec<String>,
 }
 
 impl<'a> Fields<'a> {
@@ -218,6 +222,7 @@ impl<'a> Fields<'a> {
             keeps: false,
             forwarded: false,
             language: Language::Spanish,
+            keys: Vec::new(),
         };
         for header in headers {
             let (name, value) = (header.name, header.value.trim_ascii());
@@ -236,6 +241,10 @@ impl<'a> Fields<'a> {
                 }
             } else if same(&"Accept-Language") {
                 fields.language = Language::preferred(&String::from_utf8_lossy(value));
+            } else if same(&"Idempotency-Key") {
+                fields
+                    .keys
+                    .push(String::from_utf8_lossy(value).into_owned());
             } else if FORWARDED.iter().any(same) {
                 fields.forwarded = true;
             }
@@ -316,7 +325,8 @@ mod tests {
         let head = get(
             "hOST: localhost:5000\r\nUser-Agent: Caf\u{e9}\r\nAccept-Language: en\r\nVia: x\r\n\
              Origin: null\r\nAuthorization:Bearer x \r\nContent-Type:\tapplication/json\r\n\
-             Content-Length:\t7 \r\nContent-Encoding: gzip\r\nExpect: 100-Continue\r\n",
+             Content-Length:\t7 \r\nContent-Encoding: gzip\r\nExpect: 100-Continue\r\n\
+             Idempotency-Key: a b \r\nidempotency-key:\r\n",
         )
         .expect("a head");
         let text = |text: &str| Some(text.to_string());
@@ -337,6 +347,7 @@ mod tests {
             content_type: text("application/json"),
             coding: text("gzip"),
             forwarded: true,
+            keys: vec!["a b".to_string(), String::new()],
         };
         assert_eq!(head, expected);
         let raw = "GET /generos?genero=acción HTTP/1.1\r\nHost: h\r\n\r\n";

@@ -65,6 +65,9 @@ messages! {
     FIELD_TWICE: "field_twice", 400,
         "El campo '{}' está dos veces.",
         "Field '{}' is there twice.";
+    IDEMPOTENCY_KEY_INVALID: "idempotency_key_invalid", 400,
+        "La cabecera Idempotency-Key debe ser una sola, de 1 a 255 caracteres ASCII visibles.",
+        "Header Idempotency-Key must be a single one, of 1 to 255 visible ASCII characters.";
     TABLES_INVALID: "tables_invalid", 400,
         "'tables' debe ser una lista de nombres de tablas, como {\"tables\": [\"generos\"]}.",
         "'tables' must be a list of names of tables, such as {\"tables\": [\"generos\"]}.";
@@ -113,6 +116,9 @@ messages! {
     GENERO_IN_USE: "genero_in_use", 409,
         "Hay títulos con el género {}; no se borró.",
         "There are titles of genre {}; it was not deleted.";
+    IDEMPOTENCY_KEY_BUSY: "idempotency_key_busy", 409,
+        "Otra petición con esta Idempotency-Key está en curso; intente de nuevo en un momento.",
+        "Another request with this Idempotency-Key is under way; try again in a moment.";
     TARGET_DOWN: "target_down", 409,
         "No se cambió de nodo: {} no está disponible.",
         "The node was not switched: {} is not available.";
@@ -161,6 +167,9 @@ messages! {
     EXPECTATION_FAILED: "expectation_failed", 417,
         "Solo se admite 'Expect: 100-continue'.",
         "Only 'Expect: 100-continue' is supported.";
+    IDEMPOTENCY_KEY_REUSED: "idempotency_key_reused", 422,
+        "Esta Idempotency-Key ya se usó con otra petición.",
+        "This Idempotency-Key was used with another request already.";
     HEADERS_TOO_LARGE: "headers_too_large", 431,
         "Las cabeceras son demasiadas o demasiado largas; el máximo es {}.",
         "The headers are too many or too long; the most is {}.";

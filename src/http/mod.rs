@@ -17,6 +17,7 @@ mod handlers;
 mod head;
 mod inner;
 pub mod input;
+mod keyed;
 pub mod listener;
 mod load;
 pub mod messages;
@@ -74,6 +75,8 @@ pub struct Req {
     pub id: Option<String>,
     pub query: String,
     pub body: Vec<u8>,
+    /// Its `Idempotency-Key`, which has been checked.
+    pub idempotency_key: Option<String>,
 }
 
 /// An answer. Headers never carry anything that came from a client.

@@ -78,6 +78,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether it is a write that an `Idempotency-Key` makes safe to repeat.
+    pub fn takes_key(&self) -> bool {
+        self.method != "GET" && self.path.starts_with("/generos")
+    }
+
     /// Whether it begins what goes on after its answer, and ends with the process.
     pub fn begins_a_job(&self) -> bool {
         self.method == "POST" && ["/load", "/compare", "/backups"].contains(&self.path)

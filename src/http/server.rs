@@ -8,6 +8,7 @@ use super::clients::Clients;
 use super::gate::Gates;
 use super::head::Head;
 use super::inner::{self, Inner};
+use super::keyed;
 use super::listener::{self, Port};
 use super::load::Files;
 use super::messages::{self as msg, Language};
@@ -159,6 +160,9 @@ impl Shared {
         if route.access == Access::Admin {
             access::may_administer(token, &caller)?;
         }
+        if route.takes_key() {
+            keyed::key(&head.keys)?;
+        }
         if self.is_stopping() && route.begins_a_job() {
             return Err(msg::STOPPING.into());
         }
@@ -210,6 +214,7 @@ impl Shared {
             id,
             query: query.to_string(),
             body: Vec::new(),
+            idempotency_key: header(&request, "Idempotency-Key").map(str::to_string),
         };
         // The front sends all of it without waiting for anybody.
         if route.place.takes_body() && request.as_reader().read_to_end(&mut req.body).is_err() {

@@ -180,6 +180,15 @@ pub const LANE_LOCK_WAIT_MS: u64 = 250;
 /// Turn of the thread that counts the deadlines of waiting inserts: how late a deadline may be kept.
 pub const LANE_TICK: Duration = Duration::from_millis(20);
 
+/// Threads for inserts that bear a key. Each waits for a commit of its own, beside the lanes and the writers, which come first.
+pub const KEYED_THREADS: usize = 2;
+
+/// Characters of a client's key.
+pub const KEY_MAX_CHARS: usize = 255;
+
+/// Time between two looks whether another request under the same key has ended: about that of a commit on a busy master.
+pub const KEY_BUSY_PAUSE: Duration = Duration::from_millis(20);
+
 // --- HTTP -------------------------------------------------------------------------------------
 
 /// Requests that read or switch and may be with the masters at a time, each with a worker. More than the sessions of both masters, so
@@ -300,14 +309,17 @@ pub const CONFLICTS_PATIENCE: Duration = Duration::from_secs(2);
 /// Conflicts that `imdb-ha conflicts` shows by default.
 pub const CONFLICTS_SHOWN: i64 = 20;
 
-/// Time between two prunings of the deletions, which are kept for 30 days.
+/// Time between two prunings of the deletions, which are kept for 30 days, or of the keys of requests.
 pub const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// Time after which a pruning that failed is tried again: long enough that what stands in its way
 /// fills no log.
 pub const PRUNE_RETRY: Duration = Duration::from_secs(60);
 
-/// Deletions that one pruning forgets, and the next probe goes on: some milliseconds of work, because a
+/// The same for keys while the peer's changes do not arrive, since that may have changed by then.
+pub const PRUNE_AGAIN: Duration = Duration::from_secs(5);
+
+/// Deletions or keys that one pruning forgets, and the next probe goes on: some milliseconds of work, because a
 /// probe does it, and while it does its master says nothing.
 pub const PRUNE_MAX: i32 = 500;
 

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test binary uses a part of it
 
 pub mod films;
+pub mod pair;
 
 use postgres::{Client, NoTls};
 use serde_json::Value;
