@@ -14,7 +14,7 @@ fn written(reply: &Reply) -> (&'static str, String) {
 }
 
 /// An answer for tiny_http, never in chunks: the front looks for its length.
-pub(super) fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
+fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
     let (kind, text) = written(reply);
     let mut response = Response::from_data(text)
         .with_status_code(reply.status)
@@ -32,7 +32,7 @@ pub(super) fn response(reply: &Reply) -> Response<Cursor<Vec<u8>>> {
     response
 }
 
-/// The bytes of an answer of the front's own, as tiny_http would send them.
+/// The bytes of an answer, as tiny_http would send them in many pieces.
 pub(super) fn printed(reply: &Reply, is_head: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     // Memory takes everything.

@@ -112,8 +112,12 @@ fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
     loop {
         match listener.accept() {
             Ok((stream, address)) => {
-                quiet.clear();
-                welcome(shared, stream, address);
+                let Err(why) = welcome(shared, stream, address) else {
+                    continue;
+                };
+                if let Some(more) = quiet.admit(&why) {
+                    log::warn!("a client is turned away: {why} ({more} more like the last)");
+                }
             }
             Err(_) if shared.is_stopping() => return,
             Err(error) => {
@@ -126,11 +130,13 @@ fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
     }
 }
 
-/// Gives a client a thread of its own, or says that there are too many.
-fn welcome(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
+/// Gives a client a thread of its own, or sends it away and returns why.
+fn welcome(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) -> Result<(), String> {
     let seat = match Clients::seat(shared, stream, address) {
         Ok(seat) => seat,
-        Err(stream) => return turn_away(&stream, "too many clients are connected"),
+        Err(stream) => {
+            return turn_away(&stream, "too many clients are connected".to_string());
+        }
     };
     let (serving, client) = (Arc::clone(shared), Arc::clone(&seat.client));
     let serve = move || {
@@ -139,16 +145,15 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
         }
     };
     let thread = Builder::new().name("http-client".to_string());
-    let started = thread.stack_size(limits::CLIENT_STACK_BYTES).spawn(serve);
-    if let Err(error) = started {
-        turn_away(&client.stream, &format!("no thread for a client: {error}"));
+    match thread.stack_size(limits::CLIENT_STACK_BYTES).spawn(serve) {
+        Ok(_) => Ok(()),
+        Err(error) => turn_away(&client.stream, format!("no thread for a client: {error}")),
     }
 }
 
 /// Answers a client that cannot be served, without waiting for it.
-fn turn_away(stream: &TcpStream, why: &str) {
-    log::warn!("a client is turned away: {why}");
-    let reply = Problem::from(msg::OVERLOADED).because(why);
+fn turn_away(stream: &TcpStream, why: String) -> Result<(), String> {
+    let reply = Problem::from(msg::OVERLOADED).because(&why);
     let mut bytes = answer::printed(&reply.into_reply(Language::Spanish), false);
     answer::mark(&mut bytes, true, false);
     let mut stream = stream;
@@ -157,6 +162,7 @@ fn turn_away(stream: &TcpStream, why: &str) {
     let _ = stream.read(&mut [0; 16 * 1024]);
     let _ = stream.write(&bytes);
     let _ = stream.shutdown(Shutdown::Both);
+    Err(why)
 }
 
 #[cfg(test)]

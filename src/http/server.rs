@@ -3,7 +3,7 @@
 //! the business of the gates (`gate.rs`), so that some workers are always left for the rest.
 
 use super::access::{self, Caller};
-use super::answer::response;
+use super::answer::printed;
 use super::clients::Clients;
 use super::gate::Gates;
 use super::head::Head;
@@ -18,12 +18,13 @@ use super::{App, Done, Problem, Reply, Req};
 use crate::limits;
 use anyhow::Context;
 use crossbeam_channel::Sender;
+use std::io::Write;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tiny_http::Request;
+use tiny_http::{Method, Request};
 
 /// Workers beyond those that the gates let a request have. They wait for nothing, so one would do on one processor.
 const FREE_WORKERS: usize = 2;
@@ -253,7 +254,10 @@ impl Shared {
     }
 }
 
-/// Answers, which waits for nobody: the front reads all of it at once, however slow its client is.
+/// Answers, in one piece. It waits for nobody: the front reads all of it at once, however slow its client is.
 fn respond(request: Request, reply: &Reply) {
-    let _ = request.respond(response(reply));
+    let bytes = printed(reply, *request.method() == Method::Head);
+    let mut stream = request.into_writer();
+    // A front that has given up is told by its own clock.
+    let _ = stream.write_all(&bytes).and_then(|()| stream.flush());
 }
