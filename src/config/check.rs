@@ -94,7 +94,8 @@ impl<'a> Check<'a> {
 
     pub(super) fn complain(&mut self, name: &'static str, reason: impl Into<String>) {
         let value = self.text(name);
-        let value = match variable(name).secret {
+        // An address with a user's name in it may have a password as well, also where none belongs.
+        let value = match variable(name).secret || value.contains('@') {
             true => mask(&value),
             false => format!("{value:?}"),
         };

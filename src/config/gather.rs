@@ -65,8 +65,9 @@ fn merge(
 }
 
 fn not_text(variable: &Variable, raw: &OsStr) -> Invalid {
-    let value = match variable.secret {
-        true => secret::mask(&raw.to_string_lossy()),
+    let text = raw.to_string_lossy();
+    let value = match variable.secret || text.contains('@') {
+        true => secret::mask(&text),
         false => format!("{raw:?}"),
     };
     Invalid {

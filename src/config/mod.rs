@@ -410,6 +410,17 @@ mod tests {
         assert!(anywhere.ends_with(":5712"), "{anywhere}");
         let error = told(&[("ADVERTISE", "http://0.0.0.0:5710")]).expect_err("no machine");
         assert_eq!(error.0[0].name, "ADVERTISE");
+        for (name, value) in [
+            ("ADVERTISE", "http://root:hunter2@api1"),
+            ("ADVERTISE", "root:hunter2@api1"),
+            ("MASTER1_PEER_ADDRESS", "root:hunter2@db1:5432"),
+        ] {
+            let error = check(&[(name, value)]).expect_err(value).to_string();
+            assert!(
+                error.starts_with(name) && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
