@@ -11,6 +11,7 @@ use postgres::Client;
 use relay::{Mode, Relay};
 use serde_json::{Value, json};
 use std::process::{Child, Stdio};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -124,11 +125,13 @@ fn rows_named(sql: &mut Client, genero: &str) -> Vec<i32> {
     found.expect("look").iter().map(|row| row.get(0)).collect()
 }
 
-/// Waits until so many commits on the first master wait for the second.
-fn wait_for_commits(sql: &mut Client, commits: i64) {
+/// Waits until each of these requests waits for the second master with its commit. On a machine with much else to do the API may have given that
+/// master up before the last one did; those that it has answered then are done as well.
+fn wait_for_commits<T>(sql: &mut Client, asked: &[ScopedJoinHandle<'_, T>]) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     wait_until("the commits wait for the peer", || {
-        count(sql, waiting) >= commits
+        let answered = asked.iter().filter(|thread| thread.is_finished()).count();
+        count(sql, waiting) + answered as i64 >= asked.len() as i64
     });
 }
 
@@ -147,8 +150,8 @@ fn a_request_with_a_key_is_done_once_whoever_is_killed() {
     let lost = Write::post("perdida", json!({"genero": "con clave, perdida"}));
     cluster.local(&["freeze", "master2"]);
     let answer = std::thread::scope(|scope| {
-        let asked = scope.spawn(|| lost.send(&cluster));
-        wait_for_commits(&mut sql, 1);
+        let asked = [scope.spawn(|| lost.send(&cluster))];
+        wait_for_commits(&mut sql, &asked);
         door.set(Mode::Hole);
         cluster.local(&["thaw", "master2"]);
         wait_until("it is done", || {
@@ -156,6 +159,7 @@ fn a_request_with_a_key_is_done_once_whoever_is_killed() {
         });
         door.reset();
         door.set(Mode::Pass);
+        let [asked] = asked;
         asked.join().expect("a client")
     });
     assert_eq!(answer.status, 201, "{answer:?}");
@@ -189,13 +193,12 @@ fn a_request_with_a_key_is_done_once_whoever_is_killed() {
             .iter()
             .map(|write| scope.spawn(|| write.try_send(&cluster)))
             .collect();
-        wait_for_commits(&mut sql, 3);
+        wait_for_commits(&mut sql, &asked);
         api.kill();
         for thread in asked {
-            thread
-                .join()
-                .expect("a client")
-                .expect_err("nobody answers");
+            if let Ok(answer) = thread.join().expect("a client") {
+                assert!(answer.status < 300, "{answer:?}");
+            }
         }
     });
     cluster.local(&["thaw", "master2"]);
