@@ -11,7 +11,7 @@ use super::messages as msg;
 use super::router::{self, Place, Route};
 use super::server::{Shared, names_json};
 use super::wire::{Wire, is_late};
-use super::{Problem, Reply};
+use super::{Problem, Reply, Req};
 use crate::limits;
 use std::io::{Error, Write};
 use std::sync::Arc;
@@ -30,6 +30,7 @@ struct Front {
 /// A request that may be handed on.
 struct Clean {
     route: &'static Route,
+    id: Option<String>,
     /// The number of the file that came with it.
     file: Option<u64>,
 }
@@ -68,7 +69,10 @@ impl Front {
         let (outcome, goes_on) = self.take(&head);
         self.wire.client.stands(Standing::Busy);
         let is_head = head.method == "HEAD";
-        match outcome.and_then(|clean| self.hand_on(&head, &clean)) {
+        match outcome.and_then(|clean| match clean.route.place {
+            Place::Front => Err(self.tell(&head, clean)),
+            _ => self.hand_on(&head, &clean),
+        }) {
             Ok(()) => {}
             Err(reply) => self.answer = answer::printed(&reply, is_head),
         }
@@ -146,15 +150,12 @@ impl Front {
         let admitted = self.shared.admit(head, address);
         let has_body = !matches!(head.length, Length::Nothing | Length::Exactly(0));
         match admitted {
-            Ok(route) if route.place == Place::Upload => {
+            Ok((route, id)) if route.place == Place::Upload => {
                 match self.shared.take_file(head, &mut self.wire) {
-                    Ok(file) => (
-                        Ok(Clean {
-                            route,
-                            file: Some(file),
-                        }),
-                        true,
-                    ),
+                    Ok(file) => {
+                        let file = Some(file);
+                        (Ok(Clean { route, id, file }), true)
+                    }
                     Err(problem) => (Err(reply(problem)), !has_body),
                 }
             }
@@ -162,10 +163,13 @@ impl Front {
             Err(refused) if has_body && (head.waits || is_upload(head)) => (Err(refused), false),
             admitted => match self.take_body(head) {
                 Ok(()) => match (admitted, self.is_nameless(head)) {
-                    (Ok(route), true) if route.place == Place::AsideMaybeWithBody => {
+                    (Ok((route, _)), true) if route.place == Place::AsideMaybeWithBody => {
                         (Err(reply(msg::TYPE_UNSUPPORTED.into())), true)
                     }
-                    (admitted, _) => (admitted.map(|route| Clean { route, file: None }), true),
+                    (admitted, _) => {
+                        let file = None;
+                        (admitted.map(|(route, id)| Clean { route, id, file }), true)
+                    }
                 },
                 Err(problem) if problem.fault.message == msg::BODY_TOO_LARGE => {
                     (Err(admitted.err().unwrap_or_else(|| reply(problem))), false)
@@ -224,6 +228,18 @@ impl Front {
 
     fn go_on(&self) -> Result<(), Problem> {
         ask_for_body(&self.wire).map_err(|_| msg::BODY_INCOMPLETE.into())
+    }
+
+    /// What is answered from memory is answered here, so that it does not depend on how the rest is.
+    fn tell(&self, head: &Head, clean: Clean) -> Reply {
+        let req = Req {
+            deadline: Instant::now() + self.shared.app.config.request_deadline,
+            id: clean.id,
+            query: head.target.query.clone(),
+            body: Vec::new(),
+            idempotency_key: None,
+        };
+        self.shared.run(clean.route, &req, None, head.language)
     }
 
     /// Hands a request on, rewritten: nothing of its head goes along but what is looked at there. The answer is in `self.answer` then.

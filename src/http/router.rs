@@ -18,7 +18,7 @@ pub enum Access {
 /// answered all the same, however many requests are waiting; see `gate.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Nothing: it is answered from memory.
+    /// Nothing: the front answers it from memory.
     Front,
     /// A master, as a read or a switch.
     Worker,

@@ -1,6 +1,6 @@
-//! From a request to a handler and back. The front (`front.rs`) hands whole requests to tiny_http, and workers that block on it take them
-//! there: they answer from memory, hand an insert to the write lane, or call a master. How many of the last kind there are at a time is
-//! the business of the gates (`gate.rs`), so that some workers are always left for the rest.
+//! From a request to a handler and back. What is in memory the front (`front.rs`) answers by itself; it hands the rest to tiny_http, and
+//! workers that block on it take it there: they hand an insert to the write lane, or call a master. How many of the last kind there are
+//! at a time is the business of the gates (`gate.rs`), so that some workers are always left for the inserts.
 
 use super::access::{self, Caller};
 use super::answer::printed;
@@ -18,6 +18,7 @@ use super::{App, Done, Problem, Reply, Req};
 use crate::limits;
 use anyhow::Context;
 use crossbeam_channel::Sender;
+use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,6 +38,9 @@ pub struct Http {
     pub(super) shared: Arc<Shared>,
     pub(super) port: Port,
 }
+
+/// A route and the `{id}` of the path that leads to it.
+pub(super) type Found = (&'static Route, Option<String>);
 
 /// What the threads of the server share.
 pub(super) struct Shared {
@@ -134,7 +138,7 @@ impl Shared {
     }
 
     /// The route of a request, if its caller may use it, and its body is of a type that can be read; else what to answer.
-    pub(super) fn admit(&self, head: &Head, address: IpAddr) -> Result<&'static Route, Reply> {
+    pub(super) fn admit(&self, head: &Head, address: IpAddr) -> Result<Found, Reply> {
         if head.method == "OPTIONS" {
             return Err(router::options(&head.target.path)
                 .unwrap_or_else(|problem| problem.into_reply(head.language)));
@@ -143,8 +147,8 @@ impl Shared {
             .map_err(|problem| problem.into_reply(head.language))
     }
 
-    fn check(&self, head: &Head, address: IpAddr) -> Result<&'static Route, Problem> {
-        let (route, _) = router::find(head.method, &head.target.path)?;
+    fn check(&self, head: &Head, address: IpAddr) -> Result<Found, Problem> {
+        let (route, id) = router::find(head.method, &head.target.path)?;
         let caller = Caller {
             address: Some(address),
             authorization: head.authorization.as_deref(),
@@ -181,7 +185,7 @@ impl Shared {
                 return Err(msg::TYPE_UNSUPPORTED.into());
             }
         }
-        Ok(route)
+        Ok((route, id))
     }
 
     /// Life of a worker. A panic ends one request, not a thread.
@@ -221,24 +225,34 @@ impl Shared {
         if route.place.takes_body() && request.as_reader().read_to_end(&mut req.body).is_err() {
             return respond(request, &Problem::from(msg::INTERNAL).into_reply(language));
         }
-        let run = || match (route.handler, file) {
-            (Handler::Now(handler), _) => handler(&self.app, &req),
-            (Handler::File(handler), Some(file)) => handler(&self.app, &req, file),
-            (Handler::File(_), None) | (Handler::Later(_), _) => Err(msg::INTERNAL.into()),
-        };
         if let Handler::Later(handler) = route.handler {
             return handler(&self.app, &req, self.done(request, language));
         }
+        respond(request, &self.run(route, &req, file, language));
+    }
+
+    /// Runs a handler that returns the answer.
+    pub(super) fn run(
+        &self,
+        route: &'static Route,
+        req: &Req,
+        file: Option<File>,
+        language: Language,
+    ) -> Reply {
+        let run = || match (route.handler, file) {
+            (Handler::Now(handler), _) => handler(&self.app, req),
+            (Handler::File(handler), Some(file)) => handler(&self.app, req, file),
+            (Handler::File(_), None) | (Handler::Later(_), _) => Err(msg::INTERNAL.into()),
+        };
         // Handlers only read what they share, so a panic in one leaves nothing half-done behind.
-        let reply = match catch_unwind(AssertUnwindSafe(run)) {
+        match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(reply)) => reply,
             Ok(Err(problem)) => problem.into_reply(language),
             Err(_) => {
                 log::error!("{} {} panicked; please report it", route.method, route.path);
                 Problem::from(msg::INTERNAL).into_reply(language)
             }
-        };
-        respond(request, &reply);
+        }
     }
 
     /// What takes an answer that comes later. If it is lost, the request is dropped with it, and tiny_http answers 500.

@@ -41,8 +41,8 @@ pub const HTTP_CLIENTS_LEAST: usize = 16;
 /// Open files that are not those of clients: the connections to the masters, the log, files that are loaded.
 pub const FILES_OF_OTHERS: usize = 256;
 
-/// Stack of the thread of a client, which runs no handler.
-pub const CLIENT_STACK_BYTES: usize = 512 * 1024;
+/// Stack of the thread of a client, which runs no handler but those that answer from memory.
+pub const CLIENT_STACK_BYTES: usize = 1024 * 1024;
 
 /// Head of a request, in bytes.
 pub const HEAD_MAX_BYTES: usize = 32 * 1024;
