@@ -159,7 +159,10 @@ fn async_is_what_it_says_and_takes_back_what_zero_loss_left() {
         .expect("reload");
     wait_level(&cluster, "degraded");
     let reason = cluster.get("/status").body["durability"]["reason"].to_string();
-    assert!(reason.contains("somebody else's"), "{reason}");
+    assert!(
+        reason.contains("not of this program") && reason.contains("RESET"),
+        "{reason}"
+    );
 }
 
 #[test]

@@ -49,7 +49,8 @@ fn poll(cluster: &Cluster, path: &str) {
                 while !over.load(Ordering::SeqCst) {
                     let answer = cluster.get(path);
                     let known = answer.status == 200
-                        || (answer.code() == "overloaded" && answer.body["reason"].is_string())
+                        || (["overloaded", "late"].contains(&answer.code())
+                            && answer.body["reason"].is_string())
                         || answer.code() == "no_master";
                     assert!(known, "{path}: {answer:?}");
                     answered.fetch_add(1, Ordering::SeqCst);

@@ -43,9 +43,13 @@ impl Gates {
             _ => &self.aside,
         };
         let entered = Gate::enter(gate, deadline);
+        let kinds = "for the history, the conflicts, comparisons or backups";
         entered.map(Some).map_err(|problem| match place.is_aside() {
+            true if problem.fault.message == msg::LATE => problem.because(format!(
+                "the requests {kinds} before this one took all of its time"
+            )),
             true => problem.because(format!(
-                "{} requests for the history, the conflicts, comparisons or backups are waiting",
+                "{} requests {kinds} are waiting",
                 limits::HTTP_ASIDE + limits::ASIDE_QUEUE
             )),
             false => problem,
