@@ -252,9 +252,9 @@ impl Front {
             self.forget(clean);
             problem.into_reply(head.language)
         })?;
-        let takes_body = place.takes_body();
+        let number = pass.map(|pass| self.shared.gates.hand_on(pass));
         // Memory takes everything.
-        let _ = self.write_request(head, clean, self.shared.as_number(due), takes_body);
+        let _ = self.write_request(head, clean, self.shared.as_number(due), number);
         let is_head = head.method == "HEAD";
         let asked = self
             .shared
@@ -267,11 +267,11 @@ impl Front {
             self.shared.give_up("tiny_http does not answer");
         }
         self.forget(clean);
-        if matches!(failed, Failed::NoAnswer(_)) {
-            std::mem::forget(pass); // whoever serves it still does
-        }
         let problem = match failed {
-            Failed::NotAsked(error) => Problem::from(msg::OVERLOADED).because(error.to_string()),
+            Failed::NotAsked(error) => {
+                drop(number.and_then(|number| self.shared.gates.take(number)));
+                Problem::from(msg::OVERLOADED).because(error.to_string())
+            }
             Failed::NoAnswer(error) => {
                 log::error!(
                     "{} {} got no answer: {error}",
@@ -297,7 +297,7 @@ impl Front {
         head: &Head,
         clean: &Clean,
         due: u64,
-        takes_body: bool,
+        pass: Option<u64>,
     ) -> std::io::Result<()> {
         let to = &mut self.request;
         write!(to, "{} {}", head.method, head.target.path)?;
@@ -311,10 +311,13 @@ impl Front {
         if let Ok(Some(key)) = keyed::key(&head.keys) {
             write!(to, "Idempotency-Key: {key}\r\n")?;
         }
+        if let Some(number) = pass {
+            write!(to, "Pass: {number}\r\n")?;
+        }
         if let Some(number) = clean.file {
             write!(to, "File: {number}\r\n")?;
         }
-        if takes_body {
+        if clean.route.place.takes_body() {
             write!(to, "Content-Length: {}\r\n\r\n", self.body.len())?;
             return to.write_all(&self.body);
         }

@@ -4,6 +4,7 @@
 use super::messages as msg;
 use super::{Problem, router::Place};
 use crate::limits;
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +13,8 @@ pub(super) struct Gates {
     reads: Arc<Gate>,
     writes: Arc<Gate>,
     aside: Arc<Gate>,
+    /// The places of requests that are on their way to a worker, by number.
+    handed_on: Mutex<(u64, HashMap<u64, Pass>)>,
 }
 
 impl Gates {
@@ -20,7 +23,29 @@ impl Gates {
             reads: Gate::new(readers, limits::CALL_QUEUE),
             writes: Gate::new(writers, limits::CALL_QUEUE),
             aside: Gate::new(limits::HTTP_ASIDE, limits::ASIDE_QUEUE),
+            handed_on: Mutex::default(),
         }
+    }
+
+    /// Keeps a place for the worker that gets the request, which gives it back when it is free again, whether somebody still waits
+    /// for its answer or not.
+    pub(super) fn hand_on(&self, pass: Pass) -> u64 {
+        let mut handed_on = self.handed_on();
+        handed_on.0 += 1;
+        let number = handed_on.0;
+        handed_on.1.insert(number, pass);
+        number
+    }
+
+    /// The place with this number.
+    pub(super) fn take(&self, number: u64) -> Option<Pass> {
+        self.handed_on().1.remove(&number)
+    }
+
+    fn handed_on(&self) -> MutexGuard<'_, (u64, HashMap<u64, Pass>)> {
+        self.handed_on
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many requests are let in by all of them.
@@ -71,7 +96,7 @@ struct State {
     waiting: usize,
 }
 
-/// The place of one that is inside. If it never comes back, `std::mem::forget` keeps its place taken, as its worker is.
+/// The place of one that is inside.
 pub(super) struct Pass(Arc<Gate>);
 
 impl Drop for Pass {
@@ -144,7 +169,20 @@ mod tests {
             drop(pass);
             assert!(waiting.join().expect("no panic"));
         });
-        std::mem::forget(Gate::enter(&gate, soon()).expect("it is free again"));
-        assert_eq!(code(Gate::enter(&gate, Instant::now())), "late");
+    }
+
+    #[test]
+    fn a_place_is_free_when_the_worker_is_and_not_before() {
+        let gates = Gates::new(1, 1);
+        let enter = || gates.enter(Place::Worker, Instant::now());
+        let pass = enter().ok().flatten().expect("it is free");
+        // Whoever asked may have gone by now.
+        let number = gates.hand_on(pass);
+        assert!(enter().is_err());
+        let pass = gates.take(number).expect("handed on once");
+        assert!(gates.take(number).is_none());
+        assert!(enter().is_err());
+        drop(pass);
+        assert!(enter().is_ok());
     }
 }

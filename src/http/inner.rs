@@ -21,7 +21,7 @@ const GREETING: &str = "*";
 /// New connections in a row that may fail before tiny_http is taken for dead.
 const MISSES_MAX: usize = 3;
 
-/// Requests that may get no answer at all before the process ends, to be started again by whoever runs it.
+/// Requests in a row that may get no answer at all before the process ends, to be started again by whoever runs it.
 const LOST_MAX: usize = 100;
 
 /// Descriptors that a new connection takes: one here, and two that tiny_http makes of the other end.
@@ -33,7 +33,7 @@ pub(super) struct Inner {
     /// The socket, which no path leads to.
     door: File,
     kept: Mutex<Vec<UnixStream>>,
-    /// Requests that got no answer.
+    /// Requests that got no answer since the last one that did: what lies weeks apart has nothing to do with each other.
     lost: AtomicUsize,
     opening: Mutex<()>,
     misses: AtomicUsize,
@@ -97,6 +97,7 @@ impl Inner {
         };
         match exchange(&stream, request, answer, is_head) {
             Ok(()) => {
+                self.lost.store(0, Ordering::SeqCst);
                 let mut kept = lock(&self.kept);
                 if kept.len() < limits::INNER_KEPT {
                     kept.push(stream);

@@ -208,6 +208,7 @@ impl Shared {
             header(&request, "Accept-Language").map_or(Language::Spanish, |_| Language::English);
         let number = |name| header(&request, name).and_then(|value| value.parse::<u64>().ok());
         let due = number("Due").unwrap_or_default();
+        let _pass = number("Pass").and_then(|number| self.gates.take(number));
         let file = number("File").and_then(|number| self.files.take(number));
         let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
         let (route, id) = match router::find(request.method().as_str(), path) {
